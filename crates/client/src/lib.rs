@@ -1,0 +1,1 @@
+//! The RingFS client: paths, striping, handles and errno.

@@ -1,0 +1,1 @@
+//! The only door of RingFS to disk, network, clock, randomness and threads.

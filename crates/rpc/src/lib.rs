@@ -1,0 +1,1 @@
+//! Frames, connections, handshake, deadlines and retry identity of RingFS.

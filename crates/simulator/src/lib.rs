@@ -1,0 +1,1 @@
+//! Whole-cluster tests of RingFS from one seed.

@@ -1,0 +1,1 @@
+//! Durable state of one RingFS target and the POSIX operations on it.

@@ -1,0 +1,1 @@
+//! Identifiers, messages and frame headers of RingFS: pure data, no I/O.

@@ -1,0 +1,1 @@
+//! Helpers that the process-level tests share.
