@@ -1,1 +1,31 @@
-//! Identifiers, messages and frame headers of RingFS: pure data, no I/O.
+//! What RingFS nodes and clients say to each other, as pure data: identifiers, attributes,
+//! messages, the frame header and their little-endian encoding.
+//!
+//! Invariant: decoding any bytes either gives a valid value or a [`DecodeError`]; it never
+//! panics and never allocates more than the input could fill. Nothing here performs I/O, reads a
+//! clock or knows where an inode lives.
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod codec;
+mod header;
+mod ids;
+mod messages;
+mod name;
+mod status;
+mod steps;
+
+pub use attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
+pub use codec::{DecodeError, Reader, Wire};
+pub use header::{
+    FrameHeader, HEADER_LEN, HeaderError, MAGIC, MAX_BODY_LEN, MAX_BULK_LEN, NO_SLOT,
+    PROTOCOL_VERSION,
+};
+pub use ids::{
+    CHUNK_SIZE, ClusterId, Epoch, Generation, HEAD_SIZE, InodeNumber, NodeId, OperationId,
+    SLOTS_PER_SESSION, SessionId, TargetId,
+};
+pub use messages::*;
+pub use name::{MAX_NAME_LEN, MAX_SYMLINK_LEN, Name};
+pub use status::{Errno, Status};
+pub use steps::{Step, StepResult};

@@ -1,0 +1,151 @@
+//! What `stat` shows of an inode, and the changes a `MetadataUpdate` asks for.
+
+use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::ids::{Generation, InodeNumber};
+
+/// A point in time: seconds since the Unix epoch (may be negative) and nanoseconds below 10^9.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp {
+    /// Whole seconds since 1970-01-01 00:00:00 UTC.
+    pub seconds: i64,
+    /// Nanoseconds within the second, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl From<std::time::Duration> for Timestamp {
+    fn from(since_epoch: std::time::Duration) -> Self {
+        Self { seconds: since_epoch.as_secs() as i64, nanos: since_epoch.subsec_nanos() }
+    }
+}
+
+impl Wire for Timestamp {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.seconds.put(out);
+        self.nanos.put(out);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (seconds, nanos) = (i64::get(reader)?, u32::get(reader)?);
+        if nanos >= 1_000_000_000 {
+            return Err(DecodeError::Invalid("nanoseconds"));
+        }
+        Ok(Self { seconds, nanos })
+    }
+}
+
+/// What kind of thing an inode is. The numbers stand in log and wire formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum InodeType {
+    /// A regular file.
+    File = 1,
+    /// A directory.
+    Directory = 2,
+    /// A symbolic link.
+    Symlink = 3,
+    /// A named pipe.
+    Fifo = 4,
+    /// A Unix socket.
+    Socket = 5,
+    /// A character device.
+    CharacterDevice = 6,
+    /// A block device.
+    BlockDevice = 7,
+}
+
+impl Wire for InodeType {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(*self as u8);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::get(reader)? {
+            1 => Self::File,
+            2 => Self::Directory,
+            3 => Self::Symlink,
+            4 => Self::Fifo,
+            5 => Self::Socket,
+            6 => Self::CharacterDevice,
+            7 => Self::BlockDevice,
+            _ => return Err(DecodeError::Invalid("inode type")),
+        })
+    }
+}
+
+/// Mode bits (07777) and owner of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FilePermissions {
+    /// Permission, setuid, setgid and sticky bits: the low 12 bits of `st_mode`.
+    pub mode: u32,
+    /// Owning user.
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+}
+wire_struct!(FilePermissions { mode, uid, gid });
+
+/// Everything `stat` shows, and what a client needs to reach the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// The inode.
+    pub inode: InodeNumber,
+    /// What it is.
+    pub kind: InodeType,
+    /// Mode and owner.
+    pub permissions: FilePermissions,
+    /// Number of names (directories: 2 + subdirectories).
+    pub links: u32,
+    /// Device number of a device node, else 0.
+    pub device: u64,
+    /// Bytes; of a symlink, the length of its target; of a directory, its entry count.
+    pub size: u64,
+    /// Version of the content.
+    pub generation: Generation,
+    /// Highest byte offset that writers have announced they may place beyond the head; chunks
+    /// above it do not exist.
+    pub reach: u64,
+    /// Bytes in a chunk of this file (of new files in this directory).
+    pub chunk_size: u32,
+    /// The parent of a directory; of anything else, the directory it was created in.
+    pub parent: InodeNumber,
+    /// Last access.
+    pub accessed: Timestamp,
+    /// Last change of content.
+    pub modified: Timestamp,
+    /// Last change of attributes.
+    pub changed: Timestamp,
+    /// Birth.
+    pub created: Timestamp,
+}
+wire_struct!(Attributes {
+    inode,
+    kind,
+    permissions,
+    links,
+    device,
+    size,
+    generation,
+    reach,
+    chunk_size,
+    parent,
+    accessed,
+    modified,
+    changed,
+    created,
+});
+
+/// Attributes to set; `None` leaves one as it is. The change time is always the home's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChanges {
+    /// New mode bits (07777).
+    pub mode: Option<u32>,
+    /// New owner.
+    pub uid: Option<u32>,
+    /// New group.
+    pub gid: Option<u32>,
+    /// New size: cuts or extends with zeros.
+    pub size: Option<u64>,
+    /// New access time.
+    pub accessed: Option<Timestamp>,
+    /// New modification time.
+    pub modified: Option<Timestamp>,
+}
+wire_struct!(AttributeChanges { mode, uid, gid, size, accessed, modified });

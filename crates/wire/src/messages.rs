@@ -1,0 +1,541 @@
+//! Requests and their replies, one struct each, with the opcode that names them on the wire.
+//!
+//! A request's bulk (file data) travels beside the body and is not part of these types. Requests
+//! marked *mutation* carry a slot and are executed exactly once.
+
+use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
+use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
+use crate::name::Name;
+use crate::status::Status;
+use crate::steps::{Step, StepResult};
+
+/// A request: its opcode, what answers it, and whether it takes a slot.
+pub trait Request: Wire {
+    /// What a successful reply carries.
+    type Reply: Wire;
+    /// The number on the wire.
+    const OPCODE: u16;
+    /// Whether it must be executed exactly once and so carries a slot.
+    const MUTATION: bool;
+}
+
+macro_rules! requests {
+    ($(
+        $(#[$doc:meta])*
+        $opcode:literal $kind:ident $name:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty,)*
+        } -> $reply:ty;
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+            wire_struct!($name { $($field),* });
+            impl Request for $name {
+                type Reply = $reply;
+                const OPCODE: u16 = $opcode;
+                const MUTATION: bool = requests!(@$kind);
+            }
+        )*
+
+        /// Any request, decoded by its opcode.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each variant is documented at its struct")]
+        pub enum AnyRequest { $($name($name),)* }
+
+        impl AnyRequest {
+            /// Decodes the body that belongs to `opcode`.
+            pub fn decode(opcode: u16, body: &[u8]) -> Result<Self, DecodeError> {
+                match opcode {
+                    $($opcode => Ok(Self::$name(<$name>::from_bytes(body)?)),)*
+                    _ => Err(DecodeError::Invalid("opcode")),
+                }
+            }
+
+            /// The request's name, for logs.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// Whether it carries a slot.
+            pub fn is_mutation(&self) -> bool {
+                match self { $(Self::$name(_) => <$name as Request>::MUTATION,)* }
+            }
+        }
+    };
+    (@query) => { false };
+    (@mutation) => { true };
+}
+
+requests! {
+    /// Find a name in a directory, or with no name the inode itself; optionally open it.
+    0x10 query MetadataLookup {
+        /// The directory, or the inode itself when `name` is absent.
+        directory: InodeNumber,
+        /// The name to find.
+        name: Option<Name>,
+        /// Send the head of a regular file as bulk, if the inode lives here too.
+        head: bool,
+    } -> LookupReply;
+
+    /// Create an inode and its name. Directories may span two homes. *Mutation.*
+    0x11 mutation MetadataCreate {
+        /// The directory; the request goes to its home.
+        directory: InodeNumber,
+        /// The new name.
+        name: Name,
+        /// What to create.
+        kind: InodeType,
+        /// Mode (already masked by the umask) and owner.
+        permissions: FilePermissions,
+        /// Device number of a device node, else 0.
+        device: u64,
+        /// Target of a symlink, else empty.
+        symlink: Vec<u8>,
+        /// Fail with `EEXIST` if the name exists; otherwise an existing regular file is the reply.
+        exclusive: bool,
+        /// Take a reference on the result for the session.
+        open: bool,
+    } -> CreateReply;
+
+    /// Remove a name and, when it was the last, the inode. *Mutation.*
+    0x12 mutation MetadataDelete {
+        /// The directory; the request goes to its home.
+        directory: InodeNumber,
+        /// The name.
+        name: Name,
+        /// `rmdir` instead of `unlink`.
+        is_directory: bool,
+    } -> ();
+
+    /// Change attributes, including the size (truncate). *Mutation.*
+    0x13 mutation MetadataUpdate {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// What to change.
+        changes: AttributeChanges,
+    } -> Attributes;
+
+    /// Attributes of several inodes of one home.
+    0x14 query AttributesGet {
+        /// The inodes, at most 1,024.
+        inodes: Vec<InodeNumber>,
+    } -> Vec<AttributesResult>;
+
+    /// Give a name to an existing inode. *Mutation.*
+    0x15 mutation Link {
+        /// The inode, no directory.
+        inode: InodeNumber,
+        /// Its type, as the caller knows it.
+        kind: InodeType,
+        /// The directory of the new name; the request goes to its home.
+        directory: InodeNumber,
+        /// The new name.
+        name: Name,
+    } -> ();
+
+    /// Move a name. *Mutation.*
+    0x16 mutation Rename {
+        /// Directory of the old name.
+        from_directory: InodeNumber,
+        /// The old name.
+        from_name: Name,
+        /// Directory of the new name; the request goes to its home.
+        to_directory: InodeNumber,
+        /// The new name.
+        to_name: Name,
+        /// Fail with `EEXIST` if the new name exists.
+        no_replace: bool,
+    } -> ();
+
+    /// A page of a directory.
+    0x17 query ReadDirectory {
+        /// The directory.
+        directory: InodeNumber,
+        /// Cookie of the last entry seen; 0 starts.
+        after: u64,
+        /// Most entries wanted.
+        limit: u32,
+    } -> DirectoryPage;
+
+    /// The target of a symlink.
+    0x18 query ReadLink {
+        /// The symlink.
+        inode: InodeNumber,
+    } -> Vec<u8>;
+
+    /// Read from the head. The bulk of the reply may be shorter than asked: the rest is zeros up
+    /// to the size.
+    0x20 query HeadRead {
+        /// The file.
+        inode: InodeNumber,
+        /// First byte, below the head size.
+        offset: u64,
+        /// Bytes wanted.
+        length: u32,
+    } -> Attributes;
+
+    /// Write into the head and extend the file when it ends later. *Mutation.*
+    0x21 mutation HeadWrite {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the writer.
+        generation: Generation,
+        /// First byte; offset + bulk length stays within the head.
+        offset: u64,
+    } -> Attributes;
+
+    /// Announce writes beyond the head up to `reach`, before the first of them. *Mutation.*
+    0x22 mutation Reserve {
+        /// The file.
+        inode: InodeNumber,
+        /// Highest byte offset the caller may write.
+        reach: u64,
+    } -> Attributes;
+
+    /// The file now extends to `end`: chunks up to there are written. *Mutation.*
+    0x23 mutation Extend {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation the chunks were written under.
+        generation: Generation,
+        /// Highest contiguous end written.
+        end: u64,
+        /// When the write happened, by the caller's wall clock; an overwrite only moves times.
+        modified: Timestamp,
+    } -> Attributes;
+
+    /// A write beyond the size failed half-way: cut what it may have left. *Mutation.*
+    0x24 mutation DiscardTail {
+        /// The file.
+        inode: InodeNumber,
+    } -> Attributes;
+
+    /// Append the bulk at the end of the file, wherever that is. *Mutation.*
+    0x25 mutation Append {
+        /// The file.
+        inode: InodeNumber,
+    } -> AppendReply;
+
+    /// Read from a chunk. The bulk of the reply may be shorter than asked: the rest is a hole.
+    0x28 query ChunkRead {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the reader.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte, by its offset in the file.
+        offset: u64,
+        /// Bytes wanted; within one chunk.
+        length: u32,
+    } -> ();
+
+    /// Write the bulk into a chunk. Idempotent under its generation.
+    0x29 query ChunkWrite {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the writer.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte, by its offset in the file; the bulk stays within one chunk.
+        offset: u64,
+    } -> ();
+
+    /// Make durable what this target holds of one inode (its chunks, or its attributes, head and
+    /// names), or of everything.
+    0x2a query Sync {
+        /// The inode, or everything.
+        inode: Option<InodeNumber>,
+    } -> ();
+
+    /// Change references of the session on inodes of this home.
+    0x30 mutation References {
+        /// Inodes newly referenced.
+        take: Vec<InodeNumber>,
+        /// Inodes no longer referenced.
+        drop: Vec<InodeNumber>,
+    } -> ();
+
+    /// Keep the session alive.
+    0x31 query SessionRenew {} -> ();
+
+    /// End the session: its references are dropped and its slots forgotten.
+    0x32 query SessionClose {} -> ();
+
+    /// The cluster map, encoded by the placement crate.
+    0x40 query MapGet {} -> Vec<u8>;
+
+    /// What a target holds.
+    0x41 query StatusGet {} -> TargetStatus;
+
+    /// Stop the whole node in order, after syncing.
+    0x42 query Shutdown {} -> ();
+
+    /// Answer at once; measures the round trip.
+    0x43 query Echo {} -> ();
+
+    /// Check and lock steps of an operation, durably. Never waits: answers busy. Between servers.
+    0x50 query Prepare {
+        /// The operation.
+        operation: OperationId,
+        /// Steps at this home; several prepares of one operation add up.
+        steps: Vec<Step>,
+    } -> Vec<StepResult>;
+
+    /// The outcome of a prepared operation. Between servers.
+    0x51 query Decide {
+        /// The operation.
+        operation: OperationId,
+        /// Apply (true) or release (false).
+        commit: bool,
+    } -> ();
+
+    /// Ask a coordinator how an operation ended. Between servers.
+    0x52 query OutcomeGet {
+        /// The operation.
+        operation: OperationId,
+    } -> Outcome;
+
+    /// Raise the generation of an inode's chunks here and drop everything from `length` on.
+    /// Between servers.
+    0x53 query Cut {
+        /// The inode.
+        inode: InodeNumber,
+        /// Requests with an older generation are refused from now on.
+        generation: Generation,
+        /// First byte that goes.
+        length: u64,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// Answer only when this is durable.
+        durable: bool,
+    } -> ();
+
+    /// The name a directory holds for an inode, without waiting for locks. Between servers.
+    0x54 query PeekName {
+        /// The directory.
+        directory: InodeNumber,
+        /// The name.
+        name: Name,
+    } -> PeekReply;
+}
+
+/// Body of a reply to [`MetadataLookup`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookupReply {
+    /// The inode found.
+    pub inode: InodeNumber,
+    /// Its type.
+    pub kind: InodeType,
+    /// Its attributes, when it lives at the answering home; else ask its own home.
+    pub attributes: Option<Attributes>,
+}
+wire_struct!(LookupReply { inode, kind, attributes });
+
+/// Body of a reply to [`MetadataCreate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateReply {
+    /// The inode created, or found.
+    pub inode: InodeNumber,
+    /// Its type.
+    pub kind: InodeType,
+    /// Whether it is new.
+    pub created: bool,
+    /// Its attributes, when it lives at the answering home.
+    pub attributes: Option<Attributes>,
+}
+wire_struct!(CreateReply { inode, kind, created, attributes });
+
+/// Body of a reply to [`PeekName`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeekReply {
+    /// What the name holds.
+    pub inode: InodeNumber,
+    /// Its type.
+    pub kind: InodeType,
+}
+wire_struct!(PeekReply { inode, kind });
+
+/// Body of a reply to [`Append`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendReply {
+    /// Where the data begins.
+    pub offset: u64,
+    /// The attributes after it.
+    pub attributes: Attributes,
+}
+wire_struct!(AppendReply { offset, attributes });
+
+/// One answer of [`AttributesGet`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttributesResult {
+    /// The attributes.
+    Found(Box<Attributes>),
+    /// Why there are none.
+    Failed(Status),
+}
+
+impl Wire for AttributesResult {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Found(attributes) => {
+                out.push(1);
+                attributes.put(out);
+            }
+            Self::Failed(status) => {
+                out.push(0);
+                status.put(out);
+            }
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::get(reader)? {
+            1 => Ok(Self::Found(Box::new(Attributes::get(reader)?))),
+            0 => Ok(Self::Failed(Status::get(reader)?)),
+            _ => Err(DecodeError::Invalid("attributes result")),
+        }
+    }
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryItem {
+    /// Where to go on after it.
+    pub cookie: u64,
+    /// The name.
+    pub name: Name,
+    /// What it names.
+    pub inode: InodeNumber,
+    /// Its type.
+    pub kind: InodeType,
+    /// Its attributes, when it lives at the directory's home.
+    pub attributes: Option<Attributes>,
+}
+wire_struct!(DirectoryItem { cookie, name, inode, kind, attributes });
+
+/// Body of a reply to [`ReadDirectory`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryPage {
+    /// Entries in cookie order.
+    pub items: Vec<DirectoryItem>,
+    /// Whether the directory ends here.
+    pub end: bool,
+}
+wire_struct!(DirectoryPage { items, end });
+
+/// What a target holds and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStatus {
+    /// The target.
+    pub target: TargetId,
+    /// Bytes of the local file system it lives on.
+    pub capacity: u64,
+    /// Bytes still free there.
+    pub available: u64,
+    /// Bytes of file data it holds (heads and chunks, as allocated on disk).
+    pub used: u64,
+    /// Inodes homed here.
+    pub inodes: u64,
+    /// Live sessions.
+    pub sessions: u32,
+    /// Operations over several homes not yet settled.
+    pub open_operations: u32,
+    /// Whether it refuses writes after a device error.
+    pub failed: bool,
+    /// Resident memory of the node's process, in bytes.
+    pub node_memory: u64,
+    /// Process id of the node.
+    pub process: u32,
+}
+wire_struct!(TargetStatus {
+    target,
+    capacity,
+    available,
+    used,
+    inodes,
+    sessions,
+    open_operations,
+    failed,
+    node_memory,
+    process,
+});
+
+/// How an operation over several homes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Not decided yet.
+    Undecided = 0,
+    /// Apply it.
+    Committed = 1,
+    /// Release it; also the answer about operations the coordinator does not know.
+    Aborted = 2,
+}
+
+impl Wire for Outcome {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(*self as u8);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::get(reader)? {
+            0 => Ok(Self::Undecided),
+            1 => Ok(Self::Committed),
+            2 => Ok(Self::Aborted),
+            _ => Err(DecodeError::Invalid("outcome")),
+        }
+    }
+}
+
+/// First frame on a connection, from the side that connected. Carries opcode [`HELLO_OPCODE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The target wanted; the frame header names it as well.
+    pub target: TargetId,
+    /// The client's session, zero for a server.
+    pub session: SessionId,
+    /// Whether the client has never changed anything at this target: an unknown session is then
+    /// opened, otherwise it is refused as expired.
+    pub fresh: bool,
+    /// Random, so that no proof is ever valid twice.
+    pub nonce: [u64; 4],
+}
+
+/// Answer to a [`Hello`]: the server's nonce, and proof that it knows the cluster key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// Random, so that no proof is ever valid twice.
+    pub nonce: [u64; 4],
+    /// HMAC-SHA256 under the cluster key over role "server" and both nonces.
+    pub proof: [u64; 4],
+}
+
+/// Third frame: the connecting side's proof that it knows the cluster key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// HMAC-SHA256 under the cluster key over role "client", both nonces, target and session.
+    pub proof: [u64; 4],
+}
+
+impl Wire for [u64; 4] {
+    fn put(&self, out: &mut Vec<u8>) {
+        for word in self {
+            word.put(out);
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok([u64::get(reader)?, u64::get(reader)?, u64::get(reader)?, u64::get(reader)?])
+    }
+}
+
+wire_struct!(Hello { target, session, fresh, nonce });
+wire_struct!(Challenge { nonce, proof });
+wire_struct!(Proof { proof });
+
+/// Opcode of [`Hello`] and of its answers in the handshake.
+pub const HELLO_OPCODE: u16 = 1;
+
+#[cfg(test)]
+mod tests;
