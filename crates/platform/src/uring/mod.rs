@@ -1,0 +1,11 @@
+//! The real variant: compio over io_uring, or over polling where the kernel refuses io_uring.
+
+mod disk;
+mod net;
+mod runtime;
+
+pub(crate) use disk::File;
+pub use disk::IoUringBackend;
+pub(crate) use net::{Handoff, Link, LinkReceiver, LinkSender, Listener};
+pub use runtime::Platform;
+pub(crate) use runtime::run;
