@@ -1,0 +1,148 @@
+//! The one check: every step in order, with its time, and a summary at the end.
+//!
+//! A step that fails does not hide the later ones, except set-up. Two profiles are built: dev for
+//! the tests, release for the shipped program and the simulator.
+
+use std::time::{Duration, Instant};
+
+use crate::Simulation;
+use crate::command::{self, Failure, Outcome};
+use crate::{layers, licences, setup, symbols, tidy};
+
+/// Seeds that each run of the whole check simulates.
+pub(crate) const SIMULATOR_SEEDS: u64 = 200;
+
+/// Minutes that a step may take; the whole check is meant to end within twenty.
+const STEP_MINUTES: u64 = 20;
+/// Minutes that one run of the simulator may take, whatever the number of seeds.
+const SIMULATION_MINUTES: u64 = 240;
+
+/// What has been done so far.
+struct Report {
+    steps: Vec<(&'static str, Duration, bool)>,
+    /// Tests passed and failed, as nextest counted them.
+    tests: (u64, u64),
+}
+
+/// Run every step.
+pub(crate) fn run() -> Outcome {
+    let start = Instant::now();
+    let mut report = Report { steps: Vec::new(), tests: (0, 0) };
+    report.step("set-up", setup::run)?;
+    // Each step has printed its own failure and is counted; the later ones run all the same.
+    let _ = report.step("format", || cargo(&["fmt", "--all", "--check"]));
+    let _ = report.step("layers", layers::run);
+    let _ = report.step("tidy", tidy::run);
+    let _ = report.step("licences", licences::run);
+    let _ = report.step("lint", || clippy(&["--workspace", "--all-targets"]));
+    let _ = report.step("lint as shipped", || clippy(&["-p", "ringfs"]));
+    let _ = report.step("symbols", symbols::run);
+    let mut tests = (0, 0);
+    let _ = report.step("tests", || test(&mut tests));
+    report.tests = tests;
+    let _ = report.step("doc tests", || cargo(&["test", "--locked", "--workspace", "--doc"]));
+    let _ = report.step("simulator", || {
+        simulate(&Simulation { seeds: SIMULATOR_SEEDS, start: 0, mutation: None, rest: Vec::new() })
+    });
+    report.close(start.elapsed())
+}
+
+/// Run the simulator, with the product's optimisation.
+pub(crate) fn simulate(simulation: &Simulation) -> Outcome {
+    let mut command = command::cargo(SIMULATION_MINUTES);
+    command
+        .args(["run", "--quiet", "--release", "-p", "ringfs-simulator", "--"])
+        .args(["--seeds", &simulation.seeds.to_string()])
+        .args(["--start", &simulation.start.to_string()]);
+    if let Some(mutation) = &simulation.mutation {
+        command.args(["--mutation", mutation]);
+    }
+    command::run(command.args(&simulation.rest))
+}
+
+fn cargo(arguments: &[&str]) -> Outcome {
+    command::run(command::cargo(STEP_MINUTES).args(arguments))
+}
+
+fn clippy(selection: &[&str]) -> Outcome {
+    let mut command = command::cargo(STEP_MINUTES);
+    command.args(["clippy", "--locked"]).args(selection).args(["--", "-D", "warnings"]);
+    command::run(&mut command)
+}
+
+/// Run all tests; the process tests use the program as it is shipped.
+fn test(counts: &mut (u64, u64)) -> Outcome {
+    let mut command = command::cargo(STEP_MINUTES);
+    command
+        .args(["nextest", "run", "--locked", "--workspace", "--profile=ci"])
+        .env("RINGFS_BIN", command::root().join(symbols::PROGRAM));
+    command::observe(&mut command, |line| {
+        if let Some(found) = parse_summary(line) {
+            *counts = found;
+        }
+    })
+}
+
+/// Tests passed and failed, if this is the line with which nextest closes.
+fn parse_summary(line: &str) -> Option<(u64, u64)> {
+    let (_, rest) = line.split_once("Summary")?;
+    let (_, counts) = rest.split_once("run:")?;
+    let count = |word: &str| -> u64 {
+        let parts = counts.split(',').map(|part| part.split(['(', ')']).next().unwrap_or(part));
+        let matching = parts.filter(|part| part.contains(word));
+        matching.filter_map(|part| part.split_whitespace().next()?.parse::<u64>().ok()).sum()
+    };
+    Some((count("passed"), count("failed") + count("timed out") + count("exec failed")))
+}
+
+impl Report {
+    fn step(&mut self, name: &'static str, run: impl FnOnce() -> Outcome) -> Outcome {
+        eprintln!("=== {name}");
+        let start = Instant::now();
+        let outcome = run();
+        let elapsed = start.elapsed();
+        match &outcome {
+            Ok(()) => eprintln!("=== {name}: ok, {:.1} s", elapsed.as_secs_f64()),
+            Err(failure) => {
+                eprintln!("{failure}\n=== {name}: FAILED, {:.1} s", elapsed.as_secs_f64());
+            }
+        }
+        self.steps.push((name, elapsed, outcome.is_ok()));
+        outcome
+    }
+
+    fn close(self, elapsed: Duration) -> Outcome {
+        eprintln!("=== summary");
+        for (name, elapsed, passed) in &self.steps {
+            let word = if *passed { "ok" } else { "FAILED" };
+            eprintln!("{word:>6} {:>7.1} s  {name}", elapsed.as_secs_f64());
+        }
+        let failed: Vec<&str> =
+            self.steps.iter().filter(|step| !step.2).map(|&(name, ..)| name).collect();
+        let (tests_passed, tests_failed) = self.tests;
+        eprintln!(
+            "{tests_passed} passed, {tests_failed} failed; {} of {} steps ok, {:.0} s",
+            self.steps.len() - failed.len(),
+            self.steps.len(),
+            elapsed.as_secs_f64(),
+        );
+        if failed.is_empty() { Ok(()) } else { Err(Failure::Steps(failed)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_of_nextest_is_read() {
+        let check = |line, expected| assert_eq!(parse_summary(line), expected, "{line}");
+        check("     Summary [   0.1s] 3 tests run: 3 passed, 0 skipped", Some((3, 0)));
+        check("     Summary [   0.1s] 3 tests run: 3 passed (1 slow), 0 skipped", Some((3, 0)));
+        check(
+            "     Summary [  60.1s] 7/9 tests run: 4 passed (2 leaky), 2 failed, 1 timed out, 0 skipped",
+            Some((4, 3)),
+        );
+        check("        PASS [   0.1s] xtask tests::summary", None);
+    }
+}

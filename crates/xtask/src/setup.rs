@@ -1,0 +1,96 @@
+//! The tools that the checks need, and how a bare machine comes by them.
+//!
+//! A tool that is found on the machine is used as it is. What cargo can build goes to
+//! `target/tools`, so nothing outside the repository changes; packages of the system are
+//! installed only as root on a system with apt.
+
+use crate::command::{self, Failure, Outcome};
+
+/// Minutes that building one tool may take.
+const BUILD_MINUTES: u64 = 20;
+/// Minutes beyond the fuzzing time itself: building the target with its sanitizer.
+const FUZZ_BUILD_MINUTES: u64 = 15;
+
+/// A program that cargo can build.
+struct Tool {
+    /// The file it installs.
+    program: &'static str,
+    package: &'static str,
+    version: &'static str,
+}
+
+/// Needed by every run.
+const TOOLS: &[Tool] =
+    &[Tool { program: "cargo-nextest", package: "cargo-nextest", version: "0.9.143" }];
+
+/// Needed by `cargo xtask fuzz` only.
+const FUZZER: Tool = Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2" };
+
+/// Programs of the system and the Debian package that brings each.
+const SYSTEM: &[(&str, &str)] = &[("cc", "gcc"), ("git", "git"), ("timeout", "coreutils")];
+
+/// Bring in everything that a full check needs.
+pub(crate) fn run() -> Outcome {
+    install_system()?;
+    TOOLS.iter().try_for_each(install)
+}
+
+/// Fuzz one target for a while; what it finds stays in fuzz/artifacts.
+pub(crate) fn fuzz(target: &str, seconds: u64) -> Outcome {
+    run()?;
+    install(&FUZZER)?;
+    let minutes = FUZZ_BUILD_MINUTES + seconds.div_ceil(60);
+    command::run(
+        command::cargo(minutes)
+            .args(["fuzz", "run", target, "--", &format!("-max_total_time={seconds}")])
+            // The sanitizer's flags are unstable; this way the product's own compiler takes them.
+            .env("RUSTC_BOOTSTRAP", "1"),
+    )
+}
+
+fn install(tool: &Tool) -> Outcome {
+    if command::is_installed(tool.program) {
+        return Ok(());
+    }
+    command::run(command::cargo(BUILD_MINUTES).args([
+        "install",
+        "--locked",
+        "--root",
+        "target/tools",
+        "--target-dir",
+        "target/tools/build",
+        "--version",
+        tool.version,
+        tool.package,
+    ]))
+}
+
+fn install_system() -> Outcome {
+    let missing: Vec<&str> = SYSTEM
+        .iter()
+        .filter(|(program, _)| !command::is_installed(program))
+        .map(|&(_, package)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !(is_root() && command::is_installed("apt-get")) {
+        let packages = missing.join(" ");
+        return Err(Failure::Findings(vec![format!("install these first: {packages}")]));
+    }
+    // Without `timeout` itself no limit can be set, so apt-get runs bare.
+    for arguments in [&["update"][..], &["install", "--yes", "--no-install-recommends"]] {
+        let packages: &[&str] = if arguments.len() > 1 { &missing } else { &[] };
+        let status = std::process::Command::new("apt-get").args(arguments).args(packages).status();
+        if !status.is_ok_and(|status| status.success()) {
+            return Err(Failure::Command(format!("apt-get {}", arguments.join(" "))));
+        }
+    }
+    Ok(())
+}
+
+/// The user id of this process: the owner of its own entry in /proc.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
