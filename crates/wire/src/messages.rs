@@ -69,12 +69,15 @@ macro_rules! requests {
 }
 
 requests! {
-    /// Find a name in a directory, or with no name the inode itself; optionally open it.
+    /// Find a name in a directory, or with no name the inode itself; optionally open it. A name
+    /// whose inode lives elsewhere is answered without attributes and not opened.
     0x10 query MetadataLookup {
         /// The directory, or the inode itself when `name` is absent.
         directory: InodeNumber,
         /// The name to find.
         name: Option<Name>,
+        /// Take a reference on the inode for the session, if it lives here too.
+        open: bool,
         /// Send the head of a regular file as bulk, if the inode lives here too.
         head: bool,
     } -> LookupReply;
@@ -251,8 +254,9 @@ requests! {
         inode: Option<InodeNumber>,
     } -> ();
 
-    /// Change references of the session on inodes of this home.
-    0x30 mutation References {
+    /// Change references of the session on inodes of this home. A reference is held or not, it
+    /// does not count, so repeating this is harmless.
+    0x30 query References {
         /// Inodes newly referenced.
         take: Vec<InodeNumber>,
         /// Inodes no longer referenced.

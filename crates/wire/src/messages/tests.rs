@@ -26,6 +26,7 @@ fn a_frame_survives_the_wire() {
     let body = MetadataLookup {
         directory: InodeNumber::ROOT,
         name: Some(Name::new(b"x").unwrap()),
+        open: false,
         head: true,
     };
     let bytes = header().frame(&body.to_bytes(), 4096);
