@@ -287,7 +287,7 @@ requests! {
         operation: OperationId,
         /// Steps at this home; several prepares of one operation add up.
         steps: Vec<Step>,
-    } -> Vec<StepResult>;
+    } -> PrepareReply;
 
     /// The outcome of a prepared operation. Between servers.
     0x51 query Decide {
@@ -466,6 +466,37 @@ wire_struct!(TargetStatus {
     node_memory,
     process,
 });
+
+/// Body of a reply to [`Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareReply {
+    /// Every step is checked, locked and durable; one result per step.
+    Prepared(Vec<StepResult>),
+    /// A step is impossible, or (busy) must wait; nothing of this request was locked.
+    Refused(Status),
+}
+
+impl Wire for PrepareReply {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Prepared(results) => {
+                out.push(1);
+                results.put(out);
+            }
+            Self::Refused(status) => {
+                out.push(0);
+                status.put(out);
+            }
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::get(reader)? {
+            1 => Ok(Self::Prepared(Vec::get(reader)?)),
+            0 => Ok(Self::Refused(Status::get(reader)?)),
+            _ => Err(DecodeError::Invalid("prepare reply")),
+        }
+    }
+}
 
 /// How an operation over several homes ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
