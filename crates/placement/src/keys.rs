@@ -1,0 +1,78 @@
+//! From names and numbers to hashes: everything that is placed or ordered by hash starts here.
+//!
+//! All hashes are xxHash64 with seed 0 over little-endian bytes. They are part of the disk and wire
+//! formats: the golden values of the tests may never change.
+
+use ringfs_wire::InodeNumber;
+use xxhash_rust::xxh64::{Xxh64, xxh64};
+
+/// Seed of every hash.
+pub const XXHASH_SEED: u64 = 0;
+
+/// The smallest name hash. With a collision index of 4 bits below it, the smallest readdir cookie
+/// is 16: the cookies of the start, `.` and `..` (0, 1 and 2) stay free.
+pub const NAME_HASH_MIN: u64 = 1;
+
+/// The largest name hash. It leaves the top bit of a cookie clear, since the kernel takes a
+/// directory position for a signed number and refuses to seek to a negative one.
+pub const NAME_HASH_MAX: u64 = (1 << 59) - 1;
+
+/// Hash that places chunk `index` of a file.
+pub fn chunk_hash(inode: InodeNumber, index: u64) -> u64 {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&inode.0.to_le_bytes());
+    key[8..].copy_from_slice(&index.to_le_bytes());
+    xxh64(&key, XXHASH_SEED)
+}
+
+/// The 24-bit field in the number of a directory created as `name` in `parent`: it spreads
+/// directories over all targets. A rename keeps the number and with it the field.
+pub fn directory_field(parent: InodeNumber, name: &[u8]) -> u32 {
+    let mut hasher = Xxh64::new(XXHASH_SEED);
+    hasher.update(&parent.0.to_le_bytes());
+    hasher.update(name);
+    (hasher.digest() >> InodeNumber::SEQUENCE_BITS) as u32
+}
+
+/// Hash that orders names within a directory, from [`NAME_HASH_MIN`] to [`NAME_HASH_MAX`], so that
+/// it fits the 60 bits of a dentry key whose low 4 bits tell colliding names apart.
+pub fn name_hash(name: &[u8]) -> u64 {
+    (xxh64(name, XXHASH_SEED) >> NAME_HASH_MAX.leading_zeros()).max(NAME_HASH_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn golden_hashes() {
+        assert_eq!(xxh64(b"", XXHASH_SEED), 0xef46_db37_51d8_e999);
+        assert_eq!(chunk_hash(InodeNumber::ROOT, 0), 0x6c1c_ff04_59c8_bb10);
+        assert_eq!(chunk_hash(InodeNumber(0xabcd_ef00_0000_002a), 7), 0x4e83_4fe8_5251_8b11);
+        assert_eq!(directory_field(InodeNumber::ROOT, b"home"), 0x04_b714);
+        assert_eq!(directory_field(InodeNumber(0xabcd_ef00_0000_002a), b"a"), 0x4f_b5e1);
+        assert_eq!(name_hash(b"home"), 0x0378_337d_e63e_4520);
+        let long = b"a name longer than one stripe of the hash";
+        assert_eq!(name_hash(long), 0x0031_aba1_6308_3eb3);
+    }
+
+    proptest! {
+        #[test]
+        fn cookies_are_positive_and_spare_the_reserved(
+            name in proptest::collection::vec(any::<u8>(), 0..300),
+            collision in 0..16_u64,
+        ) {
+            let cookie = name_hash(&name) << 4 | collision;
+            prop_assert!(cookie > 2);
+            prop_assert!(i64::try_from(cookie).is_ok());
+        }
+
+        #[test]
+        fn fields_fit_an_inode_number(parent in any::<u64>(), name in "[^/\0]{1,255}") {
+            let field = directory_field(InodeNumber(parent), name.as_bytes());
+            prop_assert_eq!(InodeNumber::new(field, 1).field(), field);
+        }
+    }
+}
