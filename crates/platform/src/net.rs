@@ -104,6 +104,25 @@ impl Link {
         }
     }
 
+    /// Puts the halves of one link together again, so that it can move to another shard after
+    /// its first frames were exchanged here. Nothing may be in flight on either half.
+    ///
+    /// # Panics
+    /// When the halves belong to different platforms.
+    pub fn reunite(sender: LinkSender, receiver: LinkReceiver) -> Link {
+        match (sender.0, receiver.0) {
+            (SenderKind::Uring(sender), ReceiverKind::Uring(receiver)) => {
+                Link(LinkKind::Uring(uring::Link::reunite(sender, receiver)))
+            }
+            #[cfg(feature = "sim")]
+            (SenderKind::Simulated(sender), ReceiverKind::Simulated(receiver)) => {
+                Link(LinkKind::Simulated(sim::Link::reunite(sender, receiver)))
+            }
+            #[cfg(feature = "sim")]
+            _ => panic!("halves of a real and of a simulated link"),
+        }
+    }
+
     /// The other end, for log lines.
     pub fn peer(&self) -> String {
         on!(LinkKind, &self.0, link => link.peer())

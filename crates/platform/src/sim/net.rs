@@ -35,6 +35,9 @@ impl Link {
     pub(crate) fn split(self) -> (LinkSender, LinkReceiver) {
         (LinkSender, LinkReceiver)
     }
+    pub(crate) fn reunite(_: LinkSender, _: LinkReceiver) -> Link {
+        Link
+    }
     pub(crate) fn peer(&self) -> String {
         String::new()
     }
