@@ -1,1 +1,25 @@
 //! Durable state of one RingFS target and the POSIX operations on it.
+//!
+//! Metadata is a write-ahead log plus ordered maps in memory ([`State`]); small files lie in a
+//! slab of head slots, everything beyond the head in sparse segment files. All disk access goes
+//! through `ringfs_platform`; nothing here knows of sessions' connections, placement or clocks.
+//!
+//! Invariant: what [`Store::synced`] has confirmed survives power loss, what [`Store::written`]
+//! has confirmed survives the death of the process, and recovery finds a prefix of the committed
+//! transactions that contains both.
+#![forbid(unsafe_code)]
+
+mod error;
+mod record;
+mod signal;
+mod state;
+mod store;
+
+pub use error::StoreError;
+pub use record::{
+    COLLISION_BITS, Dentry, FIRST_COOKIE, Floor, HeadSlot, Inode, MAX_REPLY_LEN, PendingCut,
+    Prepared, RangeKind, RareFields, Record, SlotClass,
+};
+pub use signal::InodeGuard;
+pub use state::{Entry, Session, SlotReply, State};
+pub use store::{LogPosition, Recovery, Store, StoreOptions, Transaction, Usage};
