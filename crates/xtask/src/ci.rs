@@ -1,7 +1,7 @@
 //! The one check: every step in order, with its time, and a summary at the end.
 //!
 //! A step that fails does not hide the later ones, except set-up. Two profiles are built: dev for
-//! the tests, release for the shipped program and the simulator.
+//! the tests, release for the shipped program and the simulator; fuzzing has a build of its own.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,11 @@ use crate::{layers, licences, setup, symbols, tidy};
 /// Seeds that each run of the whole check simulates.
 pub(crate) const SIMULATOR_SEEDS: u64 = 200;
 
+/// Seconds that each fuzz target runs: enough to see that it works and that nothing shallow broke.
+const FUZZ_SECONDS: u64 = 15;
+
 /// Minutes that a step may take; the whole check is meant to end within twenty.
-const STEP_MINUTES: u64 = 20;
+const STEP_MINUTES: u64 = 30;
 /// Minutes that one run of the simulator may take, whatever the number of seeds.
 const SIMULATION_MINUTES: u64 = 240;
 
@@ -44,6 +47,7 @@ pub(crate) fn run() -> Outcome {
     let _ = report.step("simulator", || {
         simulate(&Simulation { seeds: SIMULATOR_SEEDS, start: 0, mutation: None, rest: Vec::new() })
     });
+    let _ = report.step("fuzz", || setup::fuzz_all(FUZZ_SECONDS));
     report.close(start.elapsed())
 }
 

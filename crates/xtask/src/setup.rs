@@ -17,17 +17,26 @@ struct Tool {
     program: &'static str,
     package: &'static str,
     version: &'static str,
+    /// Further arguments for `cargo install`.
+    extra: &'static [&'static str],
 }
 
 /// Needed by every run.
-const TOOLS: &[Tool] =
-    &[Tool { program: "cargo-nextest", package: "cargo-nextest", version: "0.9.143" }];
+const TOOLS: &[Tool] = &[Tool {
+    program: "cargo-nextest",
+    package: "cargo-nextest",
+    version: "0.9.143",
+    // Without its own updater, which doubles what there is to build.
+    extra: &["--no-default-features", "--features", "default-no-update"],
+}];
 
 /// Needed by `cargo xtask fuzz` only.
-const FUZZER: Tool = Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2" };
+const FUZZER: Tool =
+    Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &[] };
 
 /// Programs of the system and the Debian package that brings each.
-const SYSTEM: &[(&str, &str)] = &[("cc", "gcc"), ("git", "git"), ("timeout", "coreutils")];
+const SYSTEM: &[(&str, &str)] =
+    &[("cc", "gcc"), ("c++", "g++"), ("git", "git"), ("timeout", "coreutils")];
 
 /// Bring in everything that a full check needs.
 pub(crate) fn run() -> Outcome {
@@ -48,21 +57,28 @@ pub(crate) fn fuzz(target: &str, seconds: u64) -> Outcome {
     )
 }
 
+/// Fuzz each target of fuzz/ for a while.
+pub(crate) fn fuzz_all(seconds: u64) -> Outcome {
+    let folder = command::root().join("fuzz/fuzz_targets");
+    let entries = std::fs::read_dir(&folder)
+        .map_err(|error| Failure::Unreadable(format!("{}: {error}", folder.display())))?;
+    let mut targets: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
+        .collect();
+    targets.sort();
+    targets.iter().try_for_each(|target| fuzz(target, seconds))
+}
+
 fn install(tool: &Tool) -> Outcome {
     if command::is_installed(tool.program) {
         return Ok(());
     }
-    command::run(command::cargo(BUILD_MINUTES).args([
-        "install",
-        "--locked",
-        "--root",
-        "target/tools",
-        "--target-dir",
-        "target/tools/build",
-        "--version",
-        tool.version,
-        tool.package,
-    ]))
+    let mut command = command::cargo(BUILD_MINUTES);
+    command.args(["install", "--locked", "--root", "target/tools"]);
+    // These tools wait for others: building them fast matters more than their own speed.
+    command.arg("--debug").args(tool.extra).args(["--version", tool.version, tool.package]);
+    command::run(&mut command)
 }
 
 fn install_system() -> Outcome {
