@@ -3,6 +3,8 @@
 //! Invariant: no more than `bound` messages ever wait; a sender waits instead. Messages of one
 //! sender arrive in order. Works between threads and, in simulation, between tasks.
 
+use std::fmt;
+
 /// Creates a queue that holds at most `bound` messages. Either side is cloneable; the queue closes
 /// when all of the other side is gone.
 ///
@@ -14,12 +16,19 @@ pub fn mailbox<T: Send>(bound: usize) -> (MailboxSender<T>, MailboxReceiver<T>) 
 }
 
 /// The message came back: nobody will ever receive it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the other side of the mailbox is gone")]
 pub struct MailboxClosed<T>(pub T);
 
+// By hand, because the message need not be printable.
+impl<T> fmt::Debug for MailboxClosed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MailboxClosed")
+    }
+}
+
 /// Why [`MailboxSender::try_send`] gave the message back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TrySendError<T> {
     /// The bound is reached; the receiver is behind.
     #[error("the mailbox is full")]
@@ -27,6 +36,15 @@ pub enum TrySendError<T> {
     /// All receivers are gone.
     #[error("the other side of the mailbox is gone")]
     Closed(T),
+}
+
+impl<T> fmt::Debug for TrySendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TrySendError::Full(_) => "Full",
+            TrySendError::Closed(_) => "Closed",
+        })
+    }
 }
 
 /// The sending side of a [`mailbox`]; may move to any thread.

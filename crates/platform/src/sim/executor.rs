@@ -1,97 +1,257 @@
-//! The seeded executor and its virtual clock.
+//! Drives a simulated world: the control in the hands of a test, and what a node's tasks see.
+//!
+//! Invariant: of the ready tasks one is picked by chance; when none is ready, time jumps to the
+//! next timer. Nothing here reads a real clock or real entropy.
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::random::{Generator, SimulationRng};
+use super::random::SimulationRng;
+use super::world::{Event, Jump, TimerKey, World, WorldRef, nanoseconds};
 use super::{Faults, Outcome, SimulatedBackend, SimulatedNode, SimulationOptions};
+
+/// Polls without any passing of time that count as a livelock.
+const POLLS_PER_INSTANT_MAX: u64 = 5_000_000;
 
 /// A whole world on one thread: nodes, disks, network and clock, driven by one seed.
 pub struct Simulation {
-    generator: Rc<RefCell<Generator>>,
-}
-
-/// One node of a [`Simulation`], as its tasks see it.
-#[derive(Clone)]
-pub struct Platform {
-    generator: Rc<RefCell<Generator>>,
+    world: WorldRef,
 }
 
 impl Simulation {
     /// A world that unfolds from `seed`.
-    pub fn new(seed: u64, _options: SimulationOptions) -> Self {
-        Simulation { generator: Rc::new(RefCell::new(Generator::new(seed))) }
+    pub fn new(seed: u64, options: SimulationOptions) -> Self {
+        Simulation { world: Rc::new(RefCell::new(World::new(seed, options))) }
     }
 
-    /// The platform of `node`, for a fresh process on it.
-    pub fn platform(&self, _node: SimulatedNode) -> crate::Platform {
-        crate::Platform::Simulated(Platform { generator: self.generator.clone() })
+    /// The platform of the process that runs on `node`. After [`Simulation::kill`] or
+    /// [`Simulation::power_cut`] it belongs to a new process, and older ones are dead.
+    pub fn platform(&self, node: SimulatedNode) -> crate::Platform {
+        let process = self.world.borrow_mut().node(node).process;
+        crate::Platform::Simulated(Platform { world: self.world.clone(), node, process })
     }
 
-    /// Runs until `done` holds, for at most `limit` of virtual time.
-    pub fn run_until(&self, mut done: impl FnMut() -> bool, _limit: Duration) -> Outcome {
-        if done() { Outcome::Done } else { Outcome::Stalled }
+    /// Runs until `done` holds, for at most `limit` of virtual time from now. `done` is asked
+    /// before each step.
+    pub fn run_until(&self, mut done: impl FnMut() -> bool, limit: Duration) -> Outcome {
+        let deadline = self.world.borrow().now().saturating_add(nanoseconds(limit));
+        let mut polls = 0;
+        loop {
+            if done() {
+                return Outcome::Done;
+            }
+            if self.step() {
+                polls += 1;
+                if polls > POLLS_PER_INSTANT_MAX {
+                    tracing::error!("livelock: {polls} polls and no time has passed");
+                    return Outcome::Stalled;
+                }
+                continue;
+            }
+            polls = 0;
+            let jump = self.world.borrow_mut().jump(deadline);
+            match jump {
+                Jump::Fired => {}
+                Jump::BeyondDeadline => return Outcome::TimedOut,
+                Jump::NoTimers => return Outcome::Stalled,
+            }
+        }
     }
 
-    /// A hash of every choice made so far: the same seed gives the same trace.
+    /// Polls one ready task; false when none is ready.
+    fn step(&self) -> bool {
+        let picked = self.world.borrow_mut().pick();
+        let Some((id, mut future, waker)) = picked else { return false };
+        let poll = future.as_mut().poll(&mut Context::from_waker(&waker));
+        let rest = match poll {
+            Poll::Ready(()) => {
+                drop(future);
+                None
+            }
+            Poll::Pending => Some(future),
+        };
+        let dead = self.world.borrow_mut().put_back(id, rest);
+        drop(dead);
+        true
+    }
+
+    /// A hash of every choice, timer and message so far: the same seed gives the same trace.
     pub fn trace(&self) -> u64 {
-        0
+        self.world.borrow().trace()
     }
 
     /// Virtual time since the start.
     pub fn now(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_nanos(self.world.borrow().now())
     }
 
     /// Draws from the same stream as the world itself.
     pub fn random(&self) -> SimulationRng {
-        SimulationRng::new(self.generator.clone())
+        SimulationRng::new(self.world.borrow().generator.clone())
     }
 
     /// Kills the process on `node`: tasks, listeners, links and locks are gone; the disk keeps
-    /// all written data.
-    pub fn kill(&self, _node: SimulatedNode) {}
+    /// all written data. Operations in flight are executed or not.
+    pub fn kill(&self, node: SimulatedNode) {
+        self.end_process(node, 1);
+        let mut world = self.world.borrow_mut();
+        world.disconnect_node(node, false);
+        world.node(node).disk.close_all();
+    }
 
-    /// Cuts the power of `node`: like `kill`, and what was not synced survives only in part.
-    pub fn power_cut(&self, _node: SimulatedNode) {}
+    /// Cuts the power of `node`: like `kill`, but of what was not synced only a part survives,
+    /// and the boot id changes.
+    ///
+    /// Per 4 KiB block the durable version, any later one, or a mix of two at 512 bytes remains;
+    /// names created, removed or renamed since their directory's last sync survive in a prefix.
+    pub fn power_cut(&self, node: SimulatedNode) {
+        self.end_process(node, 2);
+        let mut world = self.world.borrow_mut();
+        world.disconnect_node(node, true);
+        let generator = world.generator.clone();
+        let mut generator = generator.borrow_mut();
+        let node = world.node(node);
+        node.disk.close_all();
+        node.disk.power_cut(&mut generator);
+        node.boot_id = generator.next_u128();
+    }
 
-    /// Separates two nodes, or joins them again.
-    pub fn partition(&self, _a: SimulatedNode, _b: SimulatedNode, _on: bool) {}
+    fn end_process(&self, node: SimulatedNode, kind: u64) {
+        let doomed = {
+            let mut world = self.world.borrow_mut();
+            world.note(kind << 32 | u64::from(node.0));
+            world.node(node).process += 1;
+            world.take_tasks(Some(node))
+        };
+        // With the world free: destructors of tasks call into it.
+        drop(doomed);
+    }
+
+    /// Separates two nodes, or joins them again. Messages between them wait; a connection with
+    /// waiting messages breaks after some seconds, and a new one cannot be made.
+    pub fn partition(&self, a: SimulatedNode, b: SimulatedNode, on: bool) {
+        self.world.borrow_mut().set_partition(a, b, on);
+    }
 
     /// Breaks every connection between two nodes.
-    pub fn break_links(&self, _a: SimulatedNode, _b: SimulatedNode) {}
+    pub fn break_links(&self, a: SimulatedNode, b: SimulatedNode) {
+        self.world.borrow_mut().break_links(a, b);
+    }
 
     /// Sets how many nanoseconds the wall clock of `node` is ahead.
-    pub fn skew_wall(&self, _node: SimulatedNode, _offset: i64) {}
+    pub fn skew_wall(&self, node: SimulatedNode, offset: i64) {
+        self.world.borrow_mut().node(node).wall_offset = offset;
+    }
 
     /// Replaces the faults.
-    pub fn set_faults(&self, _faults: Faults) {}
+    pub fn set_faults(&self, faults: Faults) {
+        self.world.borrow_mut().options.faults = faults;
+    }
 
     /// Mixes `value` into the trace.
-    pub fn note(&self, _value: u64) {}
+    pub fn note(&self, value: u64) {
+        self.world.borrow_mut().note(value);
+    }
+}
+
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        let doomed = {
+            let mut world = self.world.borrow_mut();
+            world.ended = true;
+            world.take_tasks(None)
+        };
+        drop(doomed);
+    }
+}
+
+/// One process of a [`Simulation`], as its tasks see it.
+#[derive(Clone)]
+pub struct Platform {
+    pub(super) world: WorldRef,
+    pub(super) node: SimulatedNode,
+    pub(super) process: u64,
 }
 
 impl Platform {
-    pub(crate) fn spawn(&self, _task: impl Future<Output = ()> + 'static) {}
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let rejected = self.world.borrow_mut().add_task(self.node, self.process, Box::pin(task));
+        drop(rejected);
+    }
+
     pub(crate) fn monotonic(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_nanos(self.world.borrow().now())
     }
+
     pub(crate) fn wall(&self) -> Duration {
-        Duration::ZERO
+        self.world.borrow().wall(self.node)
     }
-    pub(crate) async fn sleep(&self, _duration: Duration) {}
+
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        Sleep::new(&self.world, nanoseconds(duration)).await;
+    }
+
     pub(crate) fn random_u64(&self) -> u64 {
-        self.generator.borrow_mut().next()
+        self.world.borrow().generator.borrow_mut().next()
     }
+
     pub(crate) fn random_bytes(&self, out: &mut [u8]) {
-        SimulationRng::new(self.generator.clone()).fill(out);
+        SimulationRng::new(self.world.borrow().generator.clone()).fill(out);
     }
+
     pub(crate) fn boot_id(&self) -> u128 {
-        0
+        self.world.borrow_mut().node(self.node).boot_id
     }
+
     pub(crate) fn disk(&self) -> SimulatedBackend {
-        SimulatedBackend::new()
+        SimulatedBackend::new(self.clone())
+    }
+}
+
+/// Waits for a point in virtual time.
+pub(super) struct Sleep {
+    world: WorldRef,
+    at: u64,
+    timer: Option<TimerKey>,
+}
+
+impl Sleep {
+    pub(super) fn new(world: &WorldRef, nanoseconds: u64) -> Self {
+        let at = world.borrow().now().saturating_add(nanoseconds);
+        Sleep { world: world.clone(), at, timer: None }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let mut world = this.world.borrow_mut();
+        match this.timer {
+            Some(timer) if world.update_timer(timer, context.waker()) => Poll::Pending,
+            Some(_) => {
+                this.timer = None;
+                Poll::Ready(())
+            }
+            // Even a sleep of zero lets others run first.
+            None => {
+                let event = Event::Wake(context.waker().clone());
+                this.timer = Some(world.add_timer(this.at, event));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.world.borrow_mut().remove_timer(timer);
+        }
     }
 }

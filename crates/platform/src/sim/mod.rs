@@ -4,6 +4,7 @@ mod disk;
 mod executor;
 mod net;
 mod random;
+mod world;
 
 use std::time::Duration;
 

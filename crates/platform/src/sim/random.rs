@@ -37,6 +37,11 @@ impl Generator {
         result
     }
 
+    /// The next 128 bits.
+    pub(super) fn next_u128(&mut self) -> u128 {
+        u128::from(self.next()) << 64 | u128::from(self.next())
+    }
+
     /// A number below `bound`; 0 for a bound of 0. The bias of below 2^-32 does not matter here.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
