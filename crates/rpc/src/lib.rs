@@ -7,12 +7,14 @@
 //! implements [`Service`], on the identity it is handed here. It knows neither inodes nor maps.
 #![forbid(unsafe_code)]
 
+mod bell;
 mod connections;
 mod error;
 mod framing;
 mod handshake;
 mod identity;
 mod peer;
+mod semaphore;
 mod service;
 
 pub use connections::{BULK_IN_FLIGHT_MAX, Connections, REQUESTS_IN_FLIGHT_MAX};
