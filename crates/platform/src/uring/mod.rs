@@ -3,6 +3,7 @@
 mod disk;
 mod net;
 mod runtime;
+mod window;
 
 pub(crate) use disk::File;
 pub use disk::IoUringBackend;
