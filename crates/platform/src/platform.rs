@@ -102,6 +102,19 @@ impl Platform {
         on!(Platform, self, platform => platform.boot_id())
     }
 
+    /// Resident memory of this process in bytes; 0 in simulation or where the system does not tell.
+    pub fn resident_memory(&self) -> u64 {
+        match self {
+            Self::Uring(_) => {
+                let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+                let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+                pages.unwrap_or(0) * rustix::param::page_size() as u64
+            }
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => 0,
+        }
+    }
+
     /// The disk.
     pub fn disk(&self) -> Disk {
         match self {

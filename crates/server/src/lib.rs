@@ -1,1 +1,22 @@
-//! A RingFS node: its targets, their request handlers and the operations that span two homes.
+//! A RingFS node: its targets, their request handlers, and the operations that span two homes.
+//!
+//! Each target runs on a shard of its own and shares nothing with its siblings; the node's door
+//! accepts connections, proves who is there and hands them to the target they name. Everything a
+//! client is told has reached this server's kernel before (contract line 1). The client's side of
+//! any protocol is deliberately absent: servers talk to each other through `rpc` alone.
+#![forbid(unsafe_code)]
+
+mod cut;
+mod data;
+mod error;
+mod locks;
+mod metadata;
+mod node;
+mod operation;
+mod rename;
+mod sessions;
+mod signal;
+mod target;
+
+pub use error::ServerError;
+pub use node::{Node, NodeOptions, start};

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod namespace;
 mod record;
 mod signal;
 mod state;

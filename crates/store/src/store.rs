@@ -167,6 +167,7 @@ impl Store {
         _generation: Generation,
         _offset: u64,
         _data: Slice,
+        _end: u64,
         _now: Timestamp,
         _extra: impl FnOnce(&Attributes) -> Vec<Record>,
     ) -> Result<(Attributes, LogPosition), StoreError> {

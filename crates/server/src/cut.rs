@@ -1,0 +1,264 @@
+//! Cuts: dropping what a file holds beyond a length, for truncation, removal and dead writers.
+//!
+//! A cut raises the inode's content generation. The home logs and syncs it first, so that a
+//! generation never goes back, then tells every owner of a chunk that may exist; owners refuse
+//! older generations from then on. While a cut runs, the inode is locked: nobody learns the new
+//! generation before every owner has it, so no write under it can be cut by mistake. Cuts of
+//! removed inodes run in the background and are forgotten when every owner has them durably.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ringfs_store::{HeadSlot, PendingCut, Record, namespace};
+use ringfs_wire::{
+    AnyRequest, AttributeChanges, Attributes, Cut, DiscardTail, Errno, Generation, HEAD_SIZE,
+    InodeNumber, InodeType, Status, TargetId, Wire,
+};
+
+use crate::data::SIZE_MAX;
+use crate::locks::{Held, Holder, LockKey};
+use crate::metadata::apply;
+use crate::target::{Answer, Caller, Target, empty, reply};
+
+/// Pause before an owner that could not be reached is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a resize does to an inode.
+struct Resize<'a> {
+    /// New size; `None` keeps it and only cuts what lies beyond.
+    size: Option<u64>,
+    changes: &'a AttributeChanges,
+    caller: Option<Caller>,
+}
+
+impl Target {
+    /// Truncates or extends a file, together with other attribute changes.
+    pub(crate) async fn set_size(
+        &self,
+        inode: InodeNumber,
+        size: u64,
+        changes: &AttributeChanges,
+        caller: Caller,
+    ) -> Answer {
+        if size > SIZE_MAX {
+            return Err(Errno::EFBIG.into());
+        }
+        let resize = Resize { size: Some(size), changes, caller: Some(caller) };
+        reply(&self.resize(inode, resize).await?)
+    }
+
+    pub(crate) async fn discard_tail(&self, request: &DiscardTail, caller: Caller) -> Answer {
+        let changes = AttributeChanges::default();
+        let resize = Resize { size: None, changes: &changes, caller: Some(caller) };
+        reply(&self.resize(request.inode, resize).await?)
+    }
+
+    async fn resize(&self, inode: InodeNumber, resize: Resize<'_>) -> Result<Attributes, Status> {
+        let held = Held::new(&self.locks, self.locks.task());
+        let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
+        self.locks.lock(&self.platform, &keys, held.holder()).await?;
+        let before = self.resizable(inode)?;
+        let size = resize.size.unwrap_or(before.size);
+        self.room(size > before.size)?;
+        let at = size.min(before.size);
+        let head_lock = self.store.lock_inode(inode).await;
+        let head = self.resized_head(inode, &before, at).await?;
+        // Beyond the head everything up to `reach` may hold bytes that were never acknowledged.
+        let cuts_chunks = before.reach > at.max(HEAD_SIZE);
+        let now = self.now();
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, inode, |inode| {
+            if resize.size.is_some() {
+                inode.attributes.modified = now;
+            }
+            apply(&mut inode.attributes, resize.changes, now);
+            inode.attributes.size = size;
+            if let Some(head) = head {
+                inode.head = head;
+            }
+            if cuts_chunks {
+                inode.attributes.generation = Generation(before.generation.0 + 1);
+                inode.attributes.reach = if at > HEAD_SIZE { at } else { 0 };
+            }
+        });
+        let after = self.attributes_of(inode)?;
+        if cuts_chunks {
+            let cut = PendingCut {
+                inode,
+                generation: after.generation,
+                length: at,
+                reach: before.reach,
+                chunk_size: before.chunk_size,
+                final_cut: false,
+            };
+            tx.put(Record::PutCut { cut });
+        }
+        if let Some(caller) = resize.caller {
+            self.record_reply(&mut tx, caller, &after.to_bytes());
+        }
+        tx.commit();
+        drop(head_lock);
+        self.cleaned.borrow_mut().insert(inode);
+        if cuts_chunks {
+            self.drive_cut(inode, held.keep());
+            self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
+        }
+        Ok(after)
+    }
+
+    fn resizable(&self, inode: InodeNumber) -> Result<Attributes, Status> {
+        let found = self.attributes_of(inode).map_err(|_| Errno::ESTALE)?;
+        match found.kind {
+            InodeType::File => Ok(found),
+            InodeType::Directory => Err(Errno::EISDIR.into()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    /// The head slot after cutting at `at`, when it changes.
+    async fn resized_head(
+        &self,
+        inode: InodeNumber,
+        before: &Attributes,
+        at: u64,
+    ) -> Result<Option<Option<HeadSlot>>, Status> {
+        if at >= before.size.min(HEAD_SIZE) {
+            return Ok(None);
+        }
+        let found = self.store.state().inodes.get(&inode).map(|found| (**found).clone());
+        let slot = self.store.shrink_head(&found.ok_or(Errno::ESTALE)?, at).await;
+        Ok(Some(slot.map_err(|error| error.status())?))
+    }
+
+    /// A stored reply of a cut that is still running must not be given out yet.
+    pub(crate) async fn settled(&self, request: &AnyRequest) -> Result<(), Status> {
+        let inode = match request {
+            AnyRequest::MetadataUpdate(request) => request.inode,
+            AnyRequest::DiscardTail(request) => request.inode,
+            _ => return Ok(()),
+        };
+        self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await
+    }
+
+    /// Before the first announcement of new writes since this start: what writers of the last life
+    /// left beyond the size goes.
+    pub(crate) async fn clean_tail(&self, inode: InodeNumber) -> Result<(), Status> {
+        let found = self.attributes_of(inode).map_err(|_| Errno::ESTALE)?;
+        let may_be_dirty = found.reach > found.size.max(HEAD_SIZE);
+        if may_be_dirty && !self.cleaned.borrow().contains(&inode) {
+            let changes = AttributeChanges::default();
+            self.resize(inode, Resize { size: None, changes: &changes, caller: None }).await?;
+        }
+        self.cleaned.borrow_mut().insert(inode);
+        Ok(())
+    }
+
+    /// Cuts what a dead writer may have left beyond the size.
+    pub(crate) fn cut_dead_tail(&self, inode: InodeNumber) {
+        let dirty = self.attributes_of(inode).is_ok_and(|found| {
+            found.kind == InodeType::File && found.reach > found.size.max(HEAD_SIZE)
+        });
+        if !dirty {
+            return;
+        }
+        self.cleaned.borrow_mut().remove(&inode);
+        let target = self.shared();
+        self.platform.spawn(async move {
+            // If this fails, the tail stays marked and the next writer's announcement cuts it.
+            let _ = target.clean_tail(inode).await;
+        });
+    }
+
+    /// Owner: raises the generation and drops everything from a length on.
+    pub(crate) async fn cut(&self, request: &Cut) -> Answer {
+        let Cut { inode, generation, length, chunk_size, durable } = *request;
+        let chunk_size = chunk_size.max(1);
+        let cut = self.store.cut_chunks(inode, generation, length, chunk_size).await;
+        cut.map_err(|error| error.status())?;
+        if durable {
+            self.store.sync_inode(inode).await.map_err(|error| error.status())?;
+        }
+        empty()
+    }
+
+    /// Runs the pending cut of an inode, whose lock `holder` has, to its end.
+    fn drive_cut(&self, inode: InodeNumber, holder: Holder) {
+        let target = self.shared();
+        self.platform.spawn(async move {
+            let _held = Held::new(&target.locks, holder);
+            target.carry_out(inode).await;
+        });
+    }
+
+    /// Runs the pending cut of a removed inode, if it has one.
+    pub(crate) fn drive_final_cut(&self, inode: InodeNumber) {
+        self.cleaned.borrow_mut().remove(&inode);
+        let is_final = self.store.state().cuts.get(&inode).is_some_and(|cut| cut.final_cut);
+        if is_final {
+            let target = self.shared();
+            self.platform.spawn(async move { target.carry_out(inode).await });
+        }
+    }
+
+    async fn carry_out(&self, inode: InodeNumber) {
+        let Some(cut) = self.store.state().cuts.get(&inode).cloned() else { return };
+        if self.synced(self.store.position()).await.is_err() {
+            return;
+        }
+        let owners = self.owners_of(&cut);
+        join_all(owners.into_iter().map(|owner| self.cut_at(owner, &cut))).await;
+        let mut tx = self.store.transaction();
+        tx.put(Record::DeleteCut { inode });
+        tx.commit();
+    }
+
+    async fn cut_at(&self, owner: TargetId, cut: &PendingCut) {
+        let request = Cut {
+            inode: cut.inode,
+            generation: cut.generation,
+            length: cut.length,
+            chunk_size: cut.chunk_size,
+            durable: cut.final_cut,
+        };
+        loop {
+            let done = if owner == self.id {
+                self.cut(&request).await.is_ok()
+            } else {
+                self.call(owner, &request, None).await.is_ok()
+            };
+            if done {
+                return;
+            }
+            self.platform.sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// The owners of every chunk a cut may have to drop.
+    fn owners_of(&self, cut: &PendingCut) -> BTreeSet<TargetId> {
+        let chunk = u64::from(cut.chunk_size.max(1));
+        let chunks = cut.length / chunk..cut.reach.div_ceil(chunk);
+        let targets = self.map.targets();
+        // With many chunks every target has some; asking the ring for each would only cost time.
+        if chunks.end.saturating_sub(chunks.start) > 8 * targets.len() as u64 {
+            return targets.iter().map(|entry| entry.id).collect();
+        }
+        chunks.map(|index| self.map.chunk_owner(cut.inode, index)).collect()
+    }
+
+    /// After a restart: every pending cut goes on; inodes being cut are locked again.
+    pub(crate) fn resume_cuts(&self) {
+        let cuts: Vec<_> = self.store.state().cuts.values().cloned().collect();
+        for cut in cuts {
+            if cut.final_cut {
+                self.drive_final_cut(cut.inode);
+                continue;
+            }
+            let holder = self.locks.task();
+            let keys = [LockKey::Content(cut.inode), LockKey::Inode(cut.inode)];
+            let taken = self.locks.try_lock(&keys, holder);
+            assert!(taken.is_ok(), "an inode being cut is in no other operation");
+            self.drive_cut(cut.inode, holder);
+        }
+    }
+}

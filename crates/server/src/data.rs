@@ -1,0 +1,297 @@
+//! File content: heads at the home, chunks at their owners, and the size between them.
+
+use ringfs_platform::{Buffer, Slice};
+use ringfs_store::{Inode, StoreError, namespace};
+use ringfs_wire::{
+    Append, AppendReply, Attributes, ChunkRead, ChunkWrite, Errno, Extend, Generation, HEAD_SIZE,
+    HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, Status, Sync, Wire,
+};
+
+use crate::locks::{Held, LockKey};
+use crate::target::{Answer, Caller, Target, empty, reply};
+
+/// Largest file: offsets are signed to programs.
+pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// How often a head is read again because its slot moved meanwhile.
+const HEAD_READ_ATTEMPTS: usize = 16;
+
+/// Where a write goes in a head, and how far the file extends after it.
+struct HeadPiece {
+    inode: InodeNumber,
+    generation: Generation,
+    offset: u64,
+    end: u64,
+}
+
+impl Target {
+    pub(crate) async fn head_read(&self, request: &HeadRead) -> Answer {
+        let mut found = self.file(request.inode).await?;
+        for _ in 0..HEAD_READ_ATTEMPTS {
+            let bytes = self.head_slot(&found, request.offset, u64::from(request.length)).await?;
+            let now = self.file(request.inode).await?;
+            // A slot that is still the inode's own cannot have been given to another file.
+            if now.head == found.head {
+                return Ok((now.attributes.to_bytes(), bytes));
+            }
+            found = now;
+        }
+        Err(Status::Busy)
+    }
+
+    /// Bytes of a file's head, never past its size.
+    pub(crate) async fn head_bytes(
+        &self,
+        found: &Inode,
+        offset: u64,
+        length: u64,
+    ) -> Result<Slice, Status> {
+        let bytes = self.head_slot(found, offset, length).await?;
+        let now = self.store.state().inodes.get(&found.attributes.inode).map(|inode| inode.head);
+        if now != Some(found.head) {
+            return Err(Status::Busy);
+        }
+        Ok(bytes.unwrap_or_else(Slice::empty))
+    }
+
+    async fn head_slot(
+        &self,
+        found: &Inode,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Slice>, Status> {
+        let end = found.attributes.size.min(HEAD_SIZE).min(offset.saturating_add(length));
+        if found.head.is_none() || offset >= end {
+            return Ok(None);
+        }
+        let read = self.store.read_head(found, offset, (end - offset) as usize).await;
+        let bytes: Buffer = read.map_err(|error| error.status())?;
+        Ok((!bytes.is_empty()).then(|| Slice::from(bytes)))
+    }
+
+    /// A regular file of this home.
+    async fn file(&self, inode: InodeNumber) -> Result<Inode, Status> {
+        let found = self.settled_inode(inode).await.map_err(gone)?;
+        match found.attributes.kind {
+            InodeType::File => Ok(found),
+            InodeType::Directory => Err(Errno::EISDIR.into()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    pub(crate) async fn head_write(
+        &self,
+        request: &HeadWrite,
+        data: Slice,
+        caller: Caller,
+    ) -> Answer {
+        let end = request.offset.checked_add(data.len() as u64);
+        if data.is_empty() || end.is_none_or(|end| end > HEAD_SIZE) {
+            return Err(Errno::EINVAL.into());
+        }
+        self.room(true)?;
+        let content = LockKey::Content(request.inode);
+        let held = Held::new(&self.locks, self.locks.task());
+        self.locks.lock(&self.platform, &[content], held.holder()).await?;
+        self.file(request.inode).await?;
+        let HeadWrite { inode, generation, offset } = *request;
+        let head = HeadPiece { inode, generation, offset, end: offset + data.len() as u64 };
+        let written = self.write_head_here(head, data, |attributes| {
+            self.reply_records(caller, &attributes.to_bytes())
+        });
+        reply(&written.await?)
+    }
+
+    async fn write_head_here(
+        &self,
+        piece: HeadPiece,
+        data: Slice,
+        extra: impl FnOnce(&Attributes) -> Vec<ringfs_store::Record>,
+    ) -> Result<Attributes, Status> {
+        let HeadPiece { inode, generation, offset, end } = piece;
+        let now = self.now();
+        let written = self.store.write_head(inode, generation, offset, data, end, now, extra).await;
+        written.map(|(attributes, _)| attributes).map_err(store_status)
+    }
+
+    pub(crate) async fn reserve(&self, request: &Reserve, caller: Caller) -> Answer {
+        if request.reach > SIZE_MAX {
+            return Err(Errno::EFBIG.into());
+        }
+        self.room(true)?;
+        self.clean_tail(request.inode).await?;
+        let found = self.file(request.inode).await?;
+        if found.attributes.reach >= request.reach {
+            return reply(&found.attributes);
+        }
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, request.inode, |inode| {
+            inode.attributes.reach = request.reach;
+        });
+        let answer = self.attributes_of(request.inode)?.to_bytes();
+        self.record_reply(&mut tx, caller, &answer);
+        // Durable before any chunk is written: whatever power loss takes, the home knows how far
+        // chunks may reach, and no chunk is ever left behind.
+        self.synced(tx.commit()).await?;
+        Ok((answer, None))
+    }
+
+    pub(crate) async fn extend(&self, request: &Extend, caller: Caller) -> Answer {
+        let found = self.file(request.inode).await?;
+        if found.attributes.generation != request.generation {
+            return Err(Status::StaleGeneration);
+        }
+        if request.end > found.attributes.reach.max(HEAD_SIZE) {
+            return Err(Status::StaleGeneration);
+        }
+        self.room(false)?;
+        let now = self.now();
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, request.inode, |inode| {
+            let attributes = &mut inode.attributes;
+            attributes.size = attributes.size.max(request.end);
+            attributes.modified = attributes.modified.max(request.modified.min(now));
+            attributes.changed = now;
+        });
+        let answer = self.attributes_of(request.inode)?.to_bytes();
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        Ok((answer, None))
+    }
+
+    pub(crate) async fn append(&self, request: &Append, data: Slice, caller: Caller) -> Answer {
+        if data.is_empty() {
+            return Err(Errno::EINVAL.into());
+        }
+        self.room(true)?;
+        let inode = request.inode;
+        self.clean_tail(inode).await?;
+        let held = Held::new(&self.locks, self.locks.task());
+        let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
+        self.locks.lock(&self.platform, &keys, held.holder()).await?;
+        let before = self.attributes_of(inode).map_err(gone)?;
+        if before.kind != InodeType::File {
+            return Err(Errno::EINVAL.into());
+        }
+        let offset = before.size;
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX);
+        let end = end.ok_or(Errno::EFBIG)?;
+        let head_len = (HEAD_SIZE.saturating_sub(offset) as usize).min(data.len());
+        if end > HEAD_SIZE {
+            let from = offset + head_len as u64;
+            self.append_chunks(&before, from, data.slice(head_len..data.len())).await?;
+        }
+        if head_len == 0 {
+            return self.append_size(inode, offset, end, caller);
+        }
+        let head = HeadPiece { inode, generation: before.generation, offset, end };
+        let written = self.write_head_here(head, data.slice(0..head_len), |attributes| {
+            let answer = AppendReply { offset, attributes: attributes.clone() };
+            self.reply_records(caller, &answer.to_bytes())
+        });
+        reply(&AppendReply { offset, attributes: written.await? })
+    }
+
+    fn append_size(&self, inode: InodeNumber, offset: u64, end: u64, caller: Caller) -> Answer {
+        let now = self.now();
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, inode, |inode| {
+            inode.attributes.size = end;
+            inode.attributes.modified = now;
+            inode.attributes.changed = now;
+        });
+        let attributes = self.attributes_of(inode)?;
+        let answer = AppendReply { offset, attributes }.to_bytes();
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        Ok((answer, None))
+    }
+
+    /// Places appended bytes beyond the head in the chunks, after announcing them.
+    async fn append_chunks(&self, file: &Attributes, from: u64, data: Slice) -> Result<(), Status> {
+        let end = from + data.len() as u64;
+        if file.reach < end {
+            let chunk = u64::from(file.chunk_size);
+            let mut tx = self.store.transaction();
+            namespace::change(&mut tx, file.inode, |inode| {
+                inode.attributes.reach = end.next_multiple_of(chunk).min(SIZE_MAX);
+            });
+            self.synced(tx.commit()).await?;
+        }
+        let mut at = from;
+        while at < end {
+            let chunk = u64::from(file.chunk_size);
+            let stop = ((at / chunk + 1) * chunk).min(end).min(at + MAX_BULK_LEN as u64);
+            let piece = data.slice((at - from) as usize..(stop - from) as usize);
+            let request = ChunkWrite {
+                inode: file.inode,
+                generation: file.generation,
+                chunk_size: file.chunk_size,
+                offset: at,
+            };
+            let owner = self.map.chunk_owner(file.inode, at / chunk);
+            if owner == self.id {
+                self.chunk_write(&request, piece).await?;
+            } else {
+                self.call(owner, &request, Some(piece)).await?;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn chunk_read(&self, request: &ChunkRead) -> Answer {
+        let ChunkRead { inode, generation, chunk_size, offset, length } = *request;
+        within_chunk(chunk_size, offset, u64::from(length))?;
+        let read = self.store.read_chunk(inode, generation, chunk_size, offset, length as usize);
+        let bytes = read.await.map_err(store_status)?;
+        Ok((Vec::new(), (!bytes.is_empty()).then(|| Slice::from(bytes))))
+    }
+
+    pub(crate) async fn chunk_write(&self, request: &ChunkWrite, data: Slice) -> Answer {
+        let ChunkWrite { inode, generation, chunk_size, offset } = *request;
+        within_chunk(chunk_size, offset, data.len() as u64)?;
+        self.room(true)?;
+        let write = self.store.write_chunk(inode, generation, chunk_size, offset, data);
+        write.await.map_err(store_status)?;
+        empty()
+    }
+
+    pub(crate) async fn sync(&self, request: &Sync) -> Answer {
+        let synced = match request.inode {
+            Some(inode) => self.store.sync_inode(inode).await,
+            None => self.store.sync_all().await,
+        };
+        synced.map_err(|error| error.status())?;
+        empty()
+    }
+}
+
+/// A handle whose inode is gone is stale; a path would have been told `ENOENT` before.
+fn gone(status: Status) -> Status {
+    match status {
+        Status::Failed(Errno::ENOENT) => Errno::ESTALE.into(),
+        other => other,
+    }
+}
+
+fn store_status(error: StoreError) -> Status {
+    gone(error.status())
+}
+
+fn within_chunk(chunk_size: u32, offset: u64, length: u64) -> Result<(), Status> {
+    let chunk = u64::from(chunk_size);
+    let end = offset.checked_add(length).filter(|end| *end <= SIZE_MAX);
+    match end {
+        Some(end)
+            if chunk.is_power_of_two()
+                && chunk >= HEAD_SIZE
+                && length > 0
+                && length <= MAX_BULK_LEN as u64
+                && offset / chunk == (end - 1) / chunk =>
+        {
+            Ok(())
+        }
+        _ => Err(Status::Malformed),
+    }
+}

@@ -1,0 +1,397 @@
+//! Names and attributes: the operations of one home, and where those of two homes begin.
+
+use ringfs_store::{Inode, RangeKind, Record, namespace};
+use ringfs_wire::{
+    AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
+    DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Link, LookupReply,
+    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply,
+    ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
+};
+
+use crate::locks::LockKey;
+use crate::operation::{Operation, Plan};
+use crate::target::{Answer, Caller, Target, reply};
+
+/// Most inodes in one request for attributes.
+const ATTRIBUTES_MAX: usize = 1024;
+/// Most entries in one page of a directory; with the longest names a page stays below the largest
+/// body.
+const PAGE_MAX: u32 = 2048;
+/// setgid: entries of such a directory inherit its group.
+const SETGID: u32 = 0o2000;
+
+impl Target {
+    /// Whether an inode lives here.
+    pub(crate) fn is_home(&self, inode: InodeNumber) -> bool {
+        self.map.home(inode) == self.id
+    }
+
+    /// Attributes of an inode of this home, once no operation holds it.
+    pub(crate) async fn settled_inode(&self, inode: InodeNumber) -> Result<Inode, Status> {
+        self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
+        let found = self.store.state().inodes.get(&inode).map(|found| (**found).clone());
+        found.ok_or(Errno::ENOENT.into())
+    }
+
+    pub(crate) async fn lookup(&self, request: &MetadataLookup, session: SessionId) -> Answer {
+        let (inode, kind) = match &request.name {
+            None => {
+                let found = self.settled_inode(request.directory).await?;
+                (request.directory, found.attributes.kind)
+            }
+            Some(name) => {
+                let entry = self.entry(request.directory, name).await?;
+                (entry.inode, entry.kind)
+            }
+        };
+        if !self.is_home(inode) {
+            return reply(&LookupReply { inode, kind, attributes: None });
+        }
+        let found = self.settled_inode(inode).await?;
+        if request.open {
+            self.sessions.reference(session, inode);
+        }
+        let attributes = Some(found.attributes.clone());
+        let answer = LookupReply { inode, kind, attributes };
+        let bulk = if request.head && kind == InodeType::File {
+            Some(self.head_bytes(&found, 0, u64::MAX).await?)
+        } else {
+            None
+        };
+        Ok((answer.to_bytes(), bulk))
+    }
+
+    /// A name in a directory of this home, once no operation holds it.
+    async fn entry(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<ringfs_store::Dentry, Status> {
+        let key = LockKey::Name(directory, name.clone());
+        self.locks.free(&self.platform, &[key]).await?;
+        let state = self.store.state();
+        namespace::directory(&state, directory)?;
+        namespace::find(&state, directory, name).ok_or(Errno::ENOENT.into())
+    }
+
+    pub(crate) async fn peek_name(&self, request: &PeekName) -> Answer {
+        let entry = self.entry(request.directory, &request.name).await?;
+        reply(&PeekReply { inode: entry.inode, kind: entry.kind })
+    }
+
+    pub(crate) async fn attributes_get(&self, request: &AttributesGet) -> Answer {
+        if request.inodes.len() > ATTRIBUTES_MAX {
+            return Err(Status::Malformed);
+        }
+        let mut results = Vec::with_capacity(request.inodes.len());
+        for inode in &request.inodes {
+            results.push(match self.settled_inode(*inode).await {
+                Ok(found) => AttributesResult::Found(Box::new(found.attributes)),
+                Err(Status::Busy) => return Err(Status::Busy),
+                Err(status) => AttributesResult::Failed(status),
+            });
+        }
+        reply(&results)
+    }
+
+    pub(crate) async fn read_directory(&self, request: &ReadDirectory) -> Answer {
+        let directory = request.directory;
+        self.locks.quiet(&self.platform, directory).await?;
+        let state = self.store.state();
+        let found = state.inodes.get(&directory).ok_or(Errno::ENOENT)?;
+        if found.attributes.kind != InodeType::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let limit = request.limit.clamp(1, PAGE_MAX) as usize;
+        let after = (directory, request.after.saturating_add(1));
+        let mut entries = state.dentries.range(after..=(directory, u64::MAX));
+        let mut items = Vec::new();
+        for ((_, cookie), entry) in entries.by_ref().take(limit) {
+            let settled = self.locks.is_free(&[LockKey::Inode(entry.inode)]);
+            let here = state.inodes.get(&entry.inode).filter(|_| settled);
+            items.push(DirectoryItem {
+                cookie: *cookie,
+                name: entry.name.clone(),
+                inode: entry.inode,
+                kind: entry.kind,
+                attributes: here.map(|inode| inode.attributes.clone()),
+            });
+        }
+        let end = entries.next().is_none();
+        reply(&DirectoryPage { items, end })
+    }
+
+    pub(crate) async fn read_link(&self, request: &ReadLink) -> Answer {
+        let found = self.settled_inode(request.inode).await?;
+        if found.attributes.kind != InodeType::Symlink {
+            return Err(Errno::EINVAL.into());
+        }
+        reply(&found.symlink().to_vec())
+    }
+
+    pub(crate) async fn create(&self, request: &MetadataCreate, caller: Caller) -> Answer {
+        if request.symlink.len() > ringfs_wire::MAX_SYMLINK_LEN {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        self.room(true)?;
+        if request.kind == InodeType::Directory {
+            return self.create_directory(request, caller).await;
+        }
+        let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;
+        let number = InodeNumber::new(request.directory.field(), sequence);
+        let name_key = LockKey::Name(request.directory, request.name.clone());
+        self.locks.free(&self.platform, &[name_key]).await?;
+        if let Some(answer) = self.existing(request, caller).await? {
+            return Ok(answer);
+        }
+        let now = self.now();
+        let inode = {
+            let state = self.store.state();
+            let parent = &namespace::directory(&state, request.directory)?.attributes;
+            new_inode(request, number, parent, now)
+        };
+        let step = Step::PutName {
+            directory: request.directory,
+            name: request.name.clone(),
+            inode: number,
+            kind: request.kind,
+            replaces: None,
+        };
+        namespace::check(&self.store.state(), &step)?;
+        let answer = CreateReply {
+            inode: number,
+            kind: request.kind,
+            created: true,
+            attributes: Some(inode.attributes.clone()),
+        }
+        .to_bytes();
+        let mut tx = self.store.transaction();
+        tx.put(Record::PutInode { inode });
+        namespace::execute(&mut tx, &step, StepResult { inode: number }, now, &|_| false);
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        if request.open {
+            self.sessions.reference(caller.session, number);
+        }
+        Ok((answer, None))
+    }
+
+    /// What creating gives when the name exists: `EEXIST`, or the file that is there.
+    async fn existing(
+        &self,
+        request: &MetadataCreate,
+        caller: Caller,
+    ) -> Result<Option<(Vec<u8>, Option<ringfs_platform::Slice>)>, Status> {
+        let found = {
+            let state = self.store.state();
+            namespace::directory(&state, request.directory)?;
+            namespace::find(&state, request.directory, &request.name)
+        };
+        let Some(entry) = found else { return Ok(None) };
+        if request.exclusive {
+            return Err(Errno::EEXIST.into());
+        }
+        let mut attributes = None;
+        if self.is_home(entry.inode) {
+            attributes = Some(self.settled_inode(entry.inode).await?.attributes);
+            if request.open {
+                self.sessions.reference(caller.session, entry.inode);
+            }
+        }
+        let answer =
+            CreateReply { inode: entry.inode, kind: entry.kind, created: false, attributes };
+        Ok(Some((answer.to_bytes(), None)))
+    }
+
+    async fn create_directory(&self, request: &MetadataCreate, caller: Caller) -> Answer {
+        let name = &request.name;
+        let (permissions, chunk_size) = {
+            let key = LockKey::Name(request.directory, name.clone());
+            self.locks.free(&self.platform, &[key]).await?;
+            let state = self.store.state();
+            let parent = &namespace::directory(&state, request.directory)?.attributes;
+            if namespace::find(&state, request.directory, name).is_some() {
+                return Err(Errno::EEXIST.into());
+            }
+            (inherit(request, parent), parent.chunk_size)
+        };
+        let field = ringfs_placement::directory_field(request.directory, name.as_bytes());
+        let home = self.map.home(InodeNumber::new(field, 0));
+        let parent = request.directory;
+        let create =
+            Step::CreateDirectory { field, parent, name: name.clone(), permissions, chunk_size };
+        let put = |inode| Step::PutName {
+            directory: parent,
+            name: name.clone(),
+            inode,
+            kind: InodeType::Directory,
+            replaces: None,
+        };
+        let answer = |inode| {
+            let kind = InodeType::Directory;
+            CreateReply { inode, kind, created: true, attributes: None }.to_bytes()
+        };
+        if home == self.id {
+            let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;
+            let inode = InodeNumber::new(field, sequence);
+            let mut plan = Plan::new(self);
+            plan.add(inode, create, inode);
+            plan.add(parent, put(inode), inode);
+            return plan.run(self, caller, answer(inode)).await;
+        }
+        let mut operation = Operation::begin(self).await?;
+        operation.lock(&[LockKey::Name(parent, name.clone())])?;
+        let created = operation.prepare(home, vec![create]).await?;
+        let inode = created.first().ok_or(Status::Malformed)?.inode;
+        operation.add_local(put(inode), StepResult { inode })?;
+        operation.commit(Some((caller, answer(inode)))).await
+    }
+
+    pub(crate) async fn delete(&self, request: &MetadataDelete, caller: Caller) -> Answer {
+        let (directory, name) = (request.directory, &request.name);
+        let entry = self.entry(directory, name).await?;
+        let is_directory = entry.kind == InodeType::Directory;
+        match (request.is_directory, is_directory) {
+            (true, false) => return Err(Errno::ENOTDIR.into()),
+            (false, true) => return Err(Errno::EISDIR.into()),
+            _ => {}
+        }
+        self.room(false)?;
+        let inode = entry.inode;
+        let mut plan = Plan::new(self);
+        plan.add(directory, Step::TakeName { directory, name: name.clone(), inode }, inode);
+        let drop = match is_directory {
+            true => Step::DropDirectory { inode },
+            false => Step::DropLink { inode },
+        };
+        plan.add(inode, drop, inode);
+        plan.run(self, caller, Vec::new()).await
+    }
+
+    pub(crate) async fn link(&self, request: &Link, caller: Caller) -> Answer {
+        let Link { inode, kind, directory, name } = request;
+        if *kind == InodeType::Directory {
+            return Err(Errno::EPERM.into());
+        }
+        self.room(true)?;
+        let key = LockKey::Name(*directory, name.clone());
+        self.locks.free(&self.platform, &[key]).await?;
+        let mut plan = Plan::new(self);
+        let put = Step::PutName {
+            directory: *directory,
+            name: name.clone(),
+            inode: *inode,
+            kind: *kind,
+            replaces: None,
+        };
+        namespace::check(&self.store.state(), &put)?;
+        plan.add(*directory, put, *inode);
+        plan.add(*inode, Step::AddLink { inode: *inode }, *inode);
+        plan.run(self, caller, Vec::new()).await
+    }
+
+    pub(crate) async fn update(&self, request: &MetadataUpdate, caller: Caller) -> Answer {
+        let MetadataUpdate { inode, changes } = request;
+        let found = self.settled_inode(*inode).await?;
+        if let Some(size) = changes.size {
+            return self.set_size(*inode, size, changes, caller).await;
+        }
+        self.room(false)?;
+        drop(found);
+        let now = self.now();
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, *inode, |inode| apply(&mut inode.attributes, changes, now));
+        let answer = self.attributes_of(*inode)?.to_bytes();
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        Ok((answer, None))
+    }
+
+    /// The attributes as they are now.
+    pub(crate) fn attributes_of(&self, inode: InodeNumber) -> Result<Attributes, Status> {
+        let state = self.store.state();
+        state.inodes.get(&inode).map(|found| found.attributes.clone()).ok_or(Errno::ENOENT.into())
+    }
+
+    /// Removes an inode of this home that has neither name nor reference.
+    pub(crate) fn reap(&self, inode: InodeNumber) {
+        let nameless = {
+            let state = self.store.state();
+            state.inodes.get(&inode).is_some_and(|found| found.attributes.links == 0)
+        };
+        if !nameless || self.is_referenced(inode) {
+            return;
+        }
+        let key = LockKey::Inode(inode);
+        if !self.locks.is_free(std::slice::from_ref(&key)) {
+            let target = self.shared();
+            self.platform.spawn(async move {
+                while target.locks.free(&target.platform, std::slice::from_ref(&key)).await.is_err()
+                {
+                }
+                target.reap(inode);
+            });
+            return;
+        }
+        let mut tx = self.store.transaction();
+        namespace::reap(&mut tx, inode, &|_| false);
+        tx.commit();
+        self.drive_final_cut(inode);
+    }
+
+    /// Removes every inode without name or reference.
+    pub(crate) fn reap_nameless(&self) {
+        let nameless: Vec<_> = {
+            let state = self.store.state();
+            let nameless = state.inodes.iter().filter(|(_, inode)| inode.attributes.links == 0);
+            nameless.map(|(number, _)| *number).collect()
+        };
+        nameless.into_iter().for_each(|inode| self.reap(inode));
+    }
+
+    /// Whether a nameless inode must be kept: for a reference, or for a session that may yet come
+    /// back after a restart.
+    pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
+        self.platform.monotonic() < self.grace_until || self.sessions.is_referenced(inode)
+    }
+}
+
+/// Applies attribute changes other than the size.
+pub(crate) fn apply(attributes: &mut Attributes, changes: &AttributeChanges, now: Timestamp) {
+    let permissions = &mut attributes.permissions;
+    permissions.mode = changes.mode.map_or(permissions.mode, |mode| mode & 0o7777);
+    permissions.uid = changes.uid.unwrap_or(permissions.uid);
+    permissions.gid = changes.gid.unwrap_or(permissions.gid);
+    attributes.accessed = changes.accessed.unwrap_or(attributes.accessed);
+    attributes.modified = changes.modified.unwrap_or(attributes.modified);
+    attributes.changed = now;
+}
+
+fn inherit(request: &MetadataCreate, parent: &Attributes) -> FilePermissions {
+    let mut permissions = request.permissions;
+    permissions.mode &= 0o7777;
+    if parent.permissions.mode & SETGID != 0 {
+        permissions.gid = parent.permissions.gid;
+        if request.kind == InodeType::Directory {
+            permissions.mode |= SETGID;
+        }
+    }
+    permissions
+}
+
+fn new_inode(
+    request: &MetadataCreate,
+    number: InodeNumber,
+    parent: &Attributes,
+    now: Timestamp,
+) -> Inode {
+    let permissions = inherit(request, parent);
+    let mut inode = namespace::new_inode(number, request.kind, permissions, request.directory, now);
+    inode.attributes.chunk_size = parent.chunk_size;
+    inode.attributes.device = request.device;
+    if request.kind == InodeType::Symlink {
+        inode.attributes.size = request.symlink.len() as u64;
+        inode = inode.with_symlink(request.symlink.clone());
+    }
+    inode
+}

@@ -1,0 +1,375 @@
+//! Operations over several homes: presumed-abort two-phase commit.
+//!
+//! The coordinator is the home that receives the request. It locks its own part, has every other
+//! home check, lock and *durably* note its steps (prepare), and then logs and syncs one commit
+//! record, which is the acknowledgement. Participants never wait: they answer busy, the coordinator
+//! releases everything, and the client comes back. A participant that hears nothing asks for the
+//! outcome; a coordinator that does not know an operation answers "aborted".
+//!
+//! Because prepares and commits are durable before anyone is told, no home can forget its half of
+//! an acknowledged operation in a power cut, and nothing has to be re-driven or reconciled but the
+//! decision itself.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ringfs_store::{Prepared, RangeKind, Record, namespace};
+use ringfs_wire::{
+    Decide, InodeNumber, OperationId, Outcome, OutcomeGet, Prepare, PrepareReply, Status, Step,
+    StepResult, TargetId,
+};
+
+use crate::locks::{Holder, LockKey};
+use crate::target::{Answer, Caller, Target, empty, reply};
+
+/// How long a participant waits for a decision before it asks.
+const DECISION_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two attempts to reach a partner about an operation in progress.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Most steps one home may have in one operation.
+const STEPS_MAX: usize = 8;
+
+/// The steps of an operation, sorted by home.
+pub(crate) struct Plan {
+    id: TargetId,
+    local: Vec<(Step, StepResult)>,
+    remote: BTreeMap<TargetId, Vec<Step>>,
+    map: Rc<ringfs_placement::ClusterMap>,
+}
+
+impl Plan {
+    /// An empty plan, made at `target`.
+    pub(crate) fn new(target: &Target) -> Self {
+        let map = Rc::clone(&target.map);
+        Self { id: target.id, local: Vec::new(), remote: BTreeMap::new(), map }
+    }
+
+    /// Adds a step at the home of `at`; `inode` is what the step is about.
+    pub(crate) fn add(&mut self, at: InodeNumber, step: Step, inode: InodeNumber) {
+        let home = self.map.home(at);
+        if home == self.id {
+            self.local.push((step, StepResult { inode }));
+        } else {
+            self.remote.entry(home).or_default().push(step);
+        }
+    }
+
+    /// Runs the plan; the caller's reply is `body`.
+    pub(crate) async fn run(self, target: &Target, caller: Caller, body: Vec<u8>) -> Answer {
+        if self.remote.is_empty() {
+            return self.run_here(target, caller, body).await;
+        }
+        let operation = Operation::begin(target).await?;
+        self.run_in(operation, Some((caller, body))).await
+    }
+
+    /// Runs the plan as part of an operation that may hold locks already.
+    pub(crate) async fn run_in(
+        self,
+        mut operation: Operation<'_>,
+        caller: Option<(Caller, Vec<u8>)>,
+    ) -> Answer {
+        let keys: Vec<_> = self.local.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+        operation.lock(&keys)?;
+        for (step, result) in self.local {
+            operation.add_local(step, result)?;
+        }
+        let prepares = self.remote.into_iter().map(|(home, steps)| operation.prepare(home, steps));
+        let prepared: Result<Vec<_>, _> = join_all(prepares).await.into_iter().collect();
+        prepared?;
+        operation.commit(caller).await
+    }
+
+    async fn run_here(self, target: &Target, caller: Caller, body: Vec<u8>) -> Answer {
+        let keys: Vec<_> = self.local.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+        target.locks.free(&target.platform, &keys).await?;
+        for (step, _) in &self.local {
+            namespace::check(&target.store.state(), step)?;
+        }
+        let mut tx = target.store.transaction();
+        let now = target.now();
+        for (step, result) in &self.local {
+            namespace::execute(&mut tx, step, *result, now, &|i| target.is_referenced(i));
+        }
+        target.record_reply(&mut tx, caller, &body);
+        tx.commit();
+        target.after_effects(self.local.iter().map(|(step, _)| step));
+        Ok((body, None))
+    }
+}
+
+/// An operation that this target coordinates. Dropped undecided, it aborts everywhere.
+pub(crate) struct Operation<'a> {
+    target: &'a Target,
+    id: OperationId,
+    local: Vec<(Step, StepResult)>,
+    participants: RefCell<BTreeSet<TargetId>>,
+    decided: bool,
+}
+
+impl<'a> Operation<'a> {
+    /// A new operation with an identity of its own.
+    pub(crate) async fn begin(target: &'a Target) -> Result<Self, Status> {
+        let number = target.store.allocate(RangeKind::Operation).await;
+        let number = number.map_err(|error| error.status())?;
+        let id = OperationId { coordinator: target.id, number };
+        target.undecided.borrow_mut().insert(id);
+        let participants = RefCell::default();
+        Ok(Self { target, id, local: Vec::new(), participants, decided: false })
+    }
+
+    /// Takes locks at this home, or none and busy.
+    pub(crate) fn lock(&self, keys: &[LockKey]) -> Result<(), Status> {
+        self.target.locks.try_lock(keys, Holder::Operation(self.id))
+    }
+
+    /// Adds a step at this home, whose locks are held.
+    pub(crate) fn add_local(&mut self, step: Step, result: StepResult) -> Result<(), Status> {
+        namespace::check(&self.target.store.state(), &step)?;
+        self.local.push((step, result));
+        Ok(())
+    }
+
+    /// Has another home check, lock and durably note steps.
+    pub(crate) async fn prepare(
+        &self,
+        home: TargetId,
+        steps: Vec<Step>,
+    ) -> Result<Vec<StepResult>, Status> {
+        self.participants.borrow_mut().insert(home);
+        let request = Prepare { operation: self.id, steps };
+        match self.target.call(home, &request, None).await?.reply {
+            PrepareReply::Prepared(results) => Ok(results),
+            PrepareReply::Refused(status) => Err(status),
+        }
+    }
+
+    /// Decides: logs and syncs the commit record with the local steps and the caller's reply, then
+    /// tells the participants in the background.
+    pub(crate) async fn commit(mut self, caller: Option<(Caller, Vec<u8>)>) -> Answer {
+        let target = self.target;
+        target.room(false)?;
+        let participants: Vec<_> = self.participants.borrow().iter().copied().collect();
+        let mut tx = target.store.transaction();
+        let now = target.now();
+        for (step, result) in &self.local {
+            namespace::execute(&mut tx, step, *result, now, &|i| target.is_referenced(i));
+        }
+        if let Some((caller, body)) = &caller {
+            target.record_reply(&mut tx, *caller, body);
+        }
+        tx.put(Record::PutCommitted { operation: self.id, participants });
+        let position = tx.commit();
+        // From here on only the log knows: a failing disk must not turn this into an abort.
+        self.decided = true;
+        target.synced(position).await?;
+        target.undecided.borrow_mut().remove(&self.id);
+        target.locks.release(Holder::Operation(self.id));
+        target.after_effects(self.local.iter().map(|(step, _)| step));
+        target.drive_commit(self.id);
+        Ok((caller.map(|(_, body)| body).unwrap_or_default(), None))
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
+        let (target, operation) = (self.target.shared(), self.id);
+        target.undecided.borrow_mut().remove(&operation);
+        target.locks.release(Holder::Operation(operation));
+        let participants = std::mem::take(self.participants.get_mut());
+        let platform = target.platform.clone();
+        platform.spawn(async move {
+            for participant in participants {
+                // A participant that is not reached asks for the outcome by itself.
+                let _ = target.tell(participant, operation, false).await;
+            }
+        });
+    }
+}
+
+impl Target {
+    /// Participant: checks, locks and durably notes steps.
+    pub(crate) async fn prepare(&self, request: &Prepare) -> Answer {
+        reply(&self.prepare_steps(request).await?)
+    }
+
+    async fn prepare_steps(&self, request: &Prepare) -> Result<PrepareReply, Status> {
+        let Prepare { operation, steps } = request;
+        if steps.len() > STEPS_MAX {
+            return Err(Status::Malformed);
+        }
+        let mut numbers = Vec::new();
+        for step in steps {
+            numbers.push(match step {
+                Step::CreateDirectory { field, .. } => {
+                    let sequence = self.store.allocate(RangeKind::Inode).await;
+                    InodeNumber::new(*field, sequence.map_err(|error| error.status())?)
+                }
+                _ => InodeNumber::default(),
+            });
+        }
+        if let Some(results) = self.prepared_before(*operation, steps) {
+            self.synced(self.store.position()).await?;
+            return Ok(PrepareReply::Prepared(results));
+        }
+        let results = match self.note_prepared(request, &numbers) {
+            Ok(results) => results,
+            Err(status) => return Ok(PrepareReply::Refused(status)),
+        };
+        self.watch_prepared(*operation);
+        self.synced(self.store.position()).await?;
+        Ok(PrepareReply::Prepared(results))
+    }
+
+    /// The results of these steps, if a lost reply makes the coordinator ask again.
+    fn prepared_before(&self, operation: OperationId, steps: &[Step]) -> Option<Vec<StepResult>> {
+        let state = self.store.state();
+        let prepared = state.prepared.get(&operation)?;
+        steps
+            .iter()
+            .map(|step| prepared.steps.iter().find(|(known, _)| known == step).map(|(_, r)| *r))
+            .collect()
+    }
+
+    fn note_prepared(
+        &self,
+        request: &Prepare,
+        numbers: &[InodeNumber],
+    ) -> Result<Vec<StepResult>, Status> {
+        let Prepare { operation, steps } = request;
+        self.room(true)?;
+        for step in steps {
+            namespace::check(&self.store.state(), step)?;
+        }
+        let keys: Vec<_> = steps.iter().filter_map(LockKey::of).collect();
+        self.locks.try_lock(&keys, Holder::Operation(*operation))?;
+        let results: Vec<_> = numbers.iter().map(|inode| StepResult { inode: *inode }).collect();
+        let mut all = {
+            let state = self.store.state();
+            state.prepared.get(operation).map(|known| known.steps.clone()).unwrap_or_default()
+        };
+        all.extend(steps.iter().cloned().zip(results.iter().copied()));
+        let prepared = Prepared { operation: *operation, steps: all, now: self.now() };
+        let mut tx = self.store.transaction();
+        tx.put(Record::PutPrepared { prepared });
+        tx.commit();
+        Ok(results)
+    }
+
+    /// Participant: learns the outcome. Committing is answered when it is durable, because the
+    /// coordinator then forgets.
+    pub(crate) async fn decide(&self, request: &Decide) -> Answer {
+        self.settle(request.operation, request.commit);
+        if request.commit {
+            self.synced(self.store.position()).await?;
+        }
+        empty()
+    }
+
+    fn settle(&self, operation: OperationId, commit: bool) {
+        let prepared = self.store.state().prepared.get(&operation).cloned();
+        let Some(prepared) = prepared else { return };
+        let now = self.now();
+        let mut tx = self.store.transaction();
+        if commit {
+            for (step, result) in &prepared.steps {
+                namespace::execute(&mut tx, step, *result, now, &|i| self.is_referenced(i));
+            }
+        }
+        tx.put(Record::DeletePrepared { operation });
+        tx.commit();
+        self.locks.release(Holder::Operation(operation));
+        if commit {
+            self.after_effects(prepared.steps.iter().map(|(step, _)| step));
+        }
+    }
+
+    /// Coordinator: answers a participant that heard nothing.
+    pub(crate) fn outcome(&self, request: &OutcomeGet) -> Answer {
+        let operation = request.operation;
+        reply(&if self.undecided.borrow().contains(&operation) {
+            Outcome::Undecided
+        } else if self.store.state().committed.contains_key(&operation) {
+            Outcome::Committed
+        } else {
+            Outcome::Aborted
+        })
+    }
+
+    /// After a restart: locks of prepared operations are taken again, decisions made known.
+    pub(crate) fn resume_operations(&self) {
+        let (prepared, committed) = {
+            let state = self.store.state();
+            let prepared: Vec<_> = state.prepared.values().cloned().collect();
+            (prepared, state.committed.keys().copied().collect::<Vec<_>>())
+        };
+        for Prepared { operation, steps, .. } in prepared {
+            let keys: Vec<_> = steps.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+            let taken = self.locks.try_lock(&keys, Holder::Operation(operation));
+            assert!(taken.is_ok(), "prepared operations never share a lock");
+            self.watch_prepared(operation);
+        }
+        committed.into_iter().for_each(|operation| self.drive_commit(operation));
+    }
+
+    /// Asks for the outcome of a prepared operation for as long as it stays undecided.
+    fn watch_prepared(&self, operation: OperationId) {
+        let target = self.shared();
+        self.platform.spawn(async move {
+            target.platform.sleep(DECISION_PATIENCE).await;
+            while target.store.state().prepared.contains_key(&operation) {
+                match target.ask_outcome(operation).await {
+                    Some(Outcome::Committed) => target.settle(operation, true),
+                    Some(Outcome::Aborted) => target.settle(operation, false),
+                    Some(Outcome::Undecided) | None => target.platform.sleep(RETRY_PAUSE).await,
+                }
+            }
+        });
+    }
+
+    async fn ask_outcome(&self, operation: OperationId) -> Option<Outcome> {
+        let request = OutcomeGet { operation };
+        Some(self.call(operation.coordinator, &request, None).await.ok()?.reply)
+    }
+
+    /// Tells the participants of a committed operation until each has it durably, then forgets it.
+    fn drive_commit(&self, operation: OperationId) {
+        let participants = self.store.state().committed.get(&operation).cloned();
+        let target = self.shared();
+        self.platform.spawn(async move {
+            for participant in participants.unwrap_or_default() {
+                while target.tell(participant, operation, true).await.is_err() {
+                    target.platform.sleep(RETRY_PAUSE).await;
+                }
+            }
+            let mut tx = target.store.transaction();
+            tx.put(Record::DeleteCommitted { operation });
+            tx.commit();
+        });
+    }
+
+    async fn tell(
+        &self,
+        participant: TargetId,
+        operation: OperationId,
+        commit: bool,
+    ) -> Result<(), Status> {
+        let request = Decide { operation, commit };
+        self.call(participant, &request, None).await.map(|_| ())
+    }
+
+    /// What follows steps that took effect: chunks of inodes that are gone are cut.
+    pub(crate) fn after_effects<'s>(&self, steps: impl Iterator<Item = &'s Step>) {
+        for step in steps {
+            if let Step::DropLink { inode } | Step::DropDirectory { inode } = step {
+                self.drive_final_cut(*inode);
+            }
+        }
+    }
+}

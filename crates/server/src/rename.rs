@@ -1,0 +1,141 @@
+//! Rename, coordinated by the home of the new name.
+//!
+//! A directory that changes its parent must not become its own descendant: such renames hold one
+//! cluster-wide lock, at the home of the root, while the coordinator walks from the new parent up
+//! to the root. Nothing else can change an ancestor's parent in the meantime.
+
+use ringfs_store::{Dentry, namespace};
+use ringfs_wire::{
+    AttributesGet, AttributesResult, Errno, InodeNumber, InodeType, PeekName, PeekReply, Rename,
+    Status, Step,
+};
+
+use crate::locks::LockKey;
+use crate::operation::{Operation, Plan};
+use crate::target::{Answer, Caller, Target, empty};
+
+/// Deepest directory tree a rename walks; deeper ones are refused as loops.
+const DEPTH_MAX: usize = 10_000;
+
+impl Target {
+    pub(crate) async fn rename(&self, request: &Rename, caller: Caller) -> Answer {
+        self.room(true)?;
+        let from = self.peek(request.from_directory, &request.from_name).await?;
+        let key = LockKey::Name(request.to_directory, request.to_name.clone());
+        self.locks.free(&self.platform, &[key]).await?;
+        let replaced = {
+            let state = self.store.state();
+            namespace::directory(&state, request.to_directory)?;
+            namespace::find(&state, request.to_directory, &request.to_name)
+        };
+        if let Some(replaced) = &replaced {
+            if request.no_replace {
+                return Err(Errno::EEXIST.into());
+            }
+            if replaced.inode == from.inode {
+                return empty();
+            }
+            fits(from.kind, replaced.kind)?;
+        }
+        let plan = self.rename_plan(request, &from, replaced.as_ref());
+        let moves_directory =
+            from.kind == InodeType::Directory && request.from_directory != request.to_directory;
+        if !moves_directory {
+            return plan.run(self, caller, Vec::new()).await;
+        }
+        let operation = Operation::begin(self).await?;
+        let root = self.map.home(InodeNumber::ROOT);
+        if root == self.id {
+            operation.lock(&[LockKey::Renames])?;
+        } else {
+            operation.prepare(root, vec![Step::LockRenames {}]).await?;
+        }
+        self.refuse_cycle(from.inode, request.to_directory).await?;
+        plan.run_in(operation, Some((caller, Vec::new()))).await
+    }
+
+    fn rename_plan(&self, request: &Rename, from: &PeekReply, replaced: Option<&Dentry>) -> Plan {
+        let inode = from.inode;
+        let mut plan = Plan::new(self);
+        let take = Step::TakeName {
+            directory: request.from_directory,
+            name: request.from_name.clone(),
+            inode,
+        };
+        plan.add(request.from_directory, take, inode);
+        let put = Step::PutName {
+            directory: request.to_directory,
+            name: request.to_name.clone(),
+            inode,
+            kind: from.kind,
+            replaces: replaced.map(|entry| entry.inode),
+        };
+        plan.add(request.to_directory, put, inode);
+        let moved =
+            Step::Move { inode, directory: request.to_directory, name: request.to_name.clone() };
+        plan.add(inode, moved, inode);
+        if let Some(Dentry { inode, kind, .. }) = replaced {
+            let drop = match kind {
+                InodeType::Directory => Step::DropDirectory { inode: *inode },
+                _ => Step::DropLink { inode: *inode },
+            };
+            plan.add(*inode, drop, *inode);
+        }
+        plan
+    }
+
+    /// What a name holds, at whichever home.
+    async fn peek(
+        &self,
+        directory: InodeNumber,
+        name: &ringfs_wire::Name,
+    ) -> Result<PeekReply, Status> {
+        let request = PeekName { directory, name: name.clone() };
+        if !self.is_home(directory) {
+            return Ok(self.call(self.map.home(directory), &request, None).await?.reply);
+        }
+        let key = LockKey::Name(directory, name.clone());
+        self.locks.free(&self.platform, &[key]).await?;
+        let state = self.store.state();
+        namespace::directory(&state, directory)?;
+        let entry = namespace::find(&state, directory, name).ok_or(Errno::ENOENT)?;
+        Ok(PeekReply { inode: entry.inode, kind: entry.kind })
+    }
+
+    /// `EINVAL` when `moved` is `directory` or above it. The rename lock is held.
+    async fn refuse_cycle(&self, moved: InodeNumber, directory: InodeNumber) -> Result<(), Status> {
+        let mut at = directory;
+        for _ in 0..DEPTH_MAX {
+            if at == moved {
+                return Err(Errno::EINVAL.into());
+            }
+            if at == InodeNumber::ROOT {
+                return Ok(());
+            }
+            at = self.parent_of(at).await?;
+        }
+        Err(Errno::ELOOP.into())
+    }
+
+    async fn parent_of(&self, directory: InodeNumber) -> Result<InodeNumber, Status> {
+        if self.is_home(directory) {
+            return Ok(self.settled_inode(directory).await?.attributes.parent);
+        }
+        let request = AttributesGet { inodes: vec![directory] };
+        let answer = self.call(self.map.home(directory), &request, None).await?.reply;
+        match answer.into_iter().next() {
+            Some(AttributesResult::Found(attributes)) => Ok(attributes.parent),
+            Some(AttributesResult::Failed(status)) => Err(status),
+            None => Err(Status::Malformed),
+        }
+    }
+}
+
+/// Whether something of kind `from` may take the place of something of kind `to`.
+fn fits(from: InodeType, to: InodeType) -> Result<(), Status> {
+    match (from == InodeType::Directory, to == InodeType::Directory) {
+        (true, false) => Err(Errno::ENOTDIR.into()),
+        (false, true) => Err(Errno::EISDIR.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,186 @@
+//! Sessions of one target: who is alive, what they reference, which mutations are running.
+//!
+//! Replies of finished mutations are in the store, logged with the mutation itself. Everything
+//! here is rebuilt after a restart: logged sessions get a full lifetime to come back and name their
+//! references again, and until that has passed nothing unreferenced is removed.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ringfs_wire::{InodeNumber, SessionId};
+
+use crate::signal::Signal;
+
+/// Expired sessions that are remembered, so that a late frame of theirs is refused.
+const EXPIRED_MAX: usize = 65_536;
+
+/// A session that is not heard of for this long has ended.
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(10);
+
+struct Session {
+    last_seen: Duration,
+    references: BTreeSet<InodeNumber>,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: BTreeMap<SessionId, Session>,
+    /// How many sessions reference an inode.
+    referenced: BTreeMap<InodeNumber, u32>,
+    /// Slots whose mutation is being executed.
+    running: BTreeSet<(SessionId, u16)>,
+    /// Sessions that expired with state; nothing of theirs is ever executed again. After a restart
+    /// the store's list of sessions tells the same at the handshake.
+    expired: BTreeSet<SessionId>,
+}
+
+/// The sessions of one target.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    table: RefCell<Table>,
+    finished: Signal,
+}
+
+impl Sessions {
+    /// Notes a sign of life; a session not known yet is opened.
+    pub(crate) fn seen(&self, session: SessionId, now: Duration) {
+        let mut table = self.table.borrow_mut();
+        table
+            .sessions
+            .entry(session)
+            .or_insert_with(|| Session { last_seen: now, references: BTreeSet::new() })
+            .last_seen = now;
+    }
+
+    /// Whether the session lost state here by expiring.
+    pub(crate) fn is_expired(&self, session: SessionId) -> bool {
+        self.table.borrow().expired.contains(&session)
+    }
+
+    /// Refuses the session from now on.
+    pub(crate) fn refuse(&self, session: SessionId) {
+        let expired = &mut self.table.borrow_mut().expired;
+        expired.insert(session);
+        if expired.len() > EXPIRED_MAX {
+            expired.pop_first();
+        }
+    }
+
+    /// How many sessions are alive.
+    pub(crate) fn count(&self) -> usize {
+        self.table.borrow().sessions.len()
+    }
+
+    /// Adds a reference of a live session.
+    pub(crate) fn reference(&self, session: SessionId, inode: InodeNumber) {
+        let table = &mut *self.table.borrow_mut();
+        if let Some(entry) = table.sessions.get_mut(&session)
+            && entry.references.insert(inode)
+        {
+            *table.referenced.entry(inode).or_default() += 1;
+        }
+    }
+
+    /// Drops a reference.
+    pub(crate) fn unreference(&self, session: SessionId, inode: InodeNumber) {
+        let table = &mut *self.table.borrow_mut();
+        if let Some(entry) = table.sessions.get_mut(&session)
+            && entry.references.remove(&inode)
+        {
+            drop_count(&mut table.referenced, inode);
+        }
+    }
+
+    /// Whether any session references the inode.
+    pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
+        self.table.borrow().referenced.contains_key(&inode)
+    }
+
+    /// Whether the session references anything.
+    pub(crate) fn has_references(&self, session: SessionId) -> bool {
+        let table = self.table.borrow();
+        table.sessions.get(&session).is_some_and(|entry| !entry.references.is_empty())
+    }
+
+    /// Ends a session and gives what it referenced.
+    pub(crate) fn end(&self, session: SessionId) -> BTreeSet<InodeNumber> {
+        let table = &mut *self.table.borrow_mut();
+        let references = table.sessions.remove(&session).map(|entry| entry.references);
+        let references = references.unwrap_or_default();
+        for inode in &references {
+            drop_count(&mut table.referenced, *inode);
+        }
+        references
+    }
+
+    /// Sessions that have not been heard of for a lifetime, none of whose mutations is running;
+    /// and when the next one may follow.
+    pub(crate) fn expired(&self, now: Duration) -> (Vec<SessionId>, Option<Duration>) {
+        let table = self.table.borrow();
+        let is_running = |session: &SessionId| {
+            table.running.range((*session, 0)..=(*session, u16::MAX)).next().is_some()
+        };
+        let due = |session: &Session| session.last_seen + SESSION_LIFETIME;
+        let dead =
+            table.sessions.iter().filter(|(id, session)| due(session) <= now && !is_running(id));
+        let dead: Vec<_> = dead.map(|(id, _)| *id).collect();
+        let alive = table.sessions.iter().filter(|(id, _)| !dead.contains(id));
+        let next = alive.map(|(_, session)| due(session)).min();
+        (dead, next)
+    }
+
+    /// Waits until the slot is idle and marks it running until the guard is dropped.
+    pub(crate) async fn run(&self, session: SessionId, slot: u16) -> Running<'_> {
+        let key = (session, slot);
+        let idle = || self.table.borrow_mut().running.insert(key).then_some(());
+        self.finished.until(idle).await;
+        Running { sessions: self, key }
+    }
+}
+
+fn drop_count(referenced: &mut BTreeMap<InodeNumber, u32>, inode: InodeNumber) {
+    if let Some(count) = referenced.get_mut(&inode) {
+        *count -= 1;
+        if *count == 0 {
+            referenced.remove(&inode);
+        }
+    }
+}
+
+/// Marks a slot whose mutation is being executed.
+pub(crate) struct Running<'a> {
+    sessions: &'a Sessions,
+    key: (SessionId, u16),
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.sessions.table.borrow_mut().running.remove(&self.key);
+        self.sessions.finished.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_held_or_not_and_end_with_the_session() {
+        let sessions = Sessions::default();
+        let (a, b, inode) = (SessionId(1), SessionId(2), InodeNumber(9));
+        sessions.reference(a, inode);
+        assert!(!sessions.is_referenced(inode), "an unknown session holds nothing");
+        sessions.seen(a, Duration::ZERO);
+        sessions.seen(b, Duration::from_secs(5));
+        sessions.reference(a, inode);
+        sessions.reference(a, inode);
+        sessions.reference(b, inode);
+        sessions.unreference(a, inode);
+        assert!(sessions.is_referenced(inode));
+        let (dead, next) = sessions.expired(Duration::from_secs(10));
+        assert_eq!((dead, next), (vec![a], Some(Duration::from_secs(15))));
+        assert_eq!(sessions.end(b).into_iter().collect::<Vec<_>>(), [inode]);
+        assert!(!sessions.is_referenced(inode));
+    }
+}

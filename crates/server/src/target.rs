@@ -1,0 +1,407 @@
+//! One target at work: what its handlers share, and how a request becomes an answer.
+//!
+//! Invariant: an answer leaves only after every log record that it could depend on has been
+//! written, so nobody is ever told of something that a `kill -9` takes back. Mutations run at most
+//! once per (session, slot, sequence); their replies are logged with them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use ringfs_placement::ClusterMap;
+use ringfs_platform::{MailboxSender, Platform, Slice};
+use ringfs_rpc::{CallError, Incoming, Outgoing, Peer, Response, Service};
+use ringfs_store::{LogPosition, Record, Store, Transaction};
+use ringfs_wire::{
+    AnyRequest, Errno, FrameHeader, Hello, InodeNumber, NO_SLOT, OperationId, Request,
+    SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
+};
+
+use crate::locks::Locks;
+use crate::sessions::{SESSION_LIFETIME, Sessions};
+
+/// Longest reply that a slot keeps; replies of mutations are far below.
+const SLOT_REPLY_MAX: usize = 256;
+
+/// What a handler gives back: the encoded reply and its bulk.
+pub(crate) type Answer = Result<(Vec<u8>, Option<Slice>), Status>;
+
+/// The identity of a mutation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) session: SessionId,
+    pub(crate) slot: u16,
+    pub(crate) sequence: u64,
+}
+
+/// One target. Handlers live in the sibling modules.
+pub(crate) struct Target {
+    pub(crate) id: TargetId,
+    pub(crate) platform: Platform,
+    pub(crate) map: Rc<ClusterMap>,
+    pub(crate) store: Store,
+    pub(crate) locks: Locks,
+    pub(crate) sessions: Sessions,
+    /// Operations this target coordinates and has not decided.
+    pub(crate) undecided: RefCell<BTreeSet<OperationId>>,
+    /// Files whose unwritten tail is known to be clean since this start.
+    pub(crate) cleaned: RefCell<BTreeSet<InodeNumber>>,
+    /// Monotonic instant before which nameless inodes are kept for sessions that may come back.
+    pub(crate) grace_until: Duration,
+    peers: BTreeMap<TargetId, Peer>,
+    last_time: Cell<Timestamp>,
+    expiring: Cell<bool>,
+    stop: MailboxSender<()>,
+    this: Weak<Target>,
+}
+
+impl Target {
+    /// A target over its recovered store.
+    pub(crate) fn new(
+        platform: Platform,
+        id: TargetId,
+        map: Rc<ClusterMap>,
+        store: Store,
+        peers: BTreeMap<TargetId, Peer>,
+        stop: MailboxSender<()>,
+    ) -> Rc<Self> {
+        let grace_until = platform.monotonic() + SESSION_LIFETIME;
+        Rc::new_cyclic(|this| Self {
+            id,
+            map,
+            store,
+            locks: Locks::default(),
+            sessions: Sessions::default(),
+            undecided: RefCell::default(),
+            cleaned: RefCell::default(),
+            grace_until,
+            peers,
+            last_time: Cell::default(),
+            expiring: Cell::new(false),
+            stop,
+            this: this.clone(),
+            platform,
+        })
+    }
+
+    /// Takes up what the last life left open: sessions, operations, cuts, nameless inodes.
+    pub(crate) fn resume(&self) {
+        let now = self.platform.monotonic();
+        let sessions: Vec<_> = self.store.state().sessions.keys().copied().collect();
+        sessions.into_iter().for_each(|session| self.sessions.seen(session, now));
+        self.watch_sessions();
+        self.resume_operations();
+        self.resume_cuts();
+        let target = self.shared();
+        self.platform.spawn(async move {
+            target.platform.sleep(SESSION_LIFETIME).await;
+            target.reap_nameless();
+        });
+    }
+
+    /// A counted handle on this target, for tasks.
+    ///
+    /// # Panics
+    /// Never while a handler runs: whoever calls holds the target.
+    pub(crate) fn shared(&self) -> Rc<Self> {
+        self.this.upgrade().expect("a running handler holds its target")
+    }
+
+    /// The wall clock, never going backwards on this target.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = Timestamp::from(self.platform.wall()).max(self.last_time.get());
+        self.last_time.set(now);
+        now
+    }
+
+    /// Calls another target.
+    pub(crate) async fn call<R: Request>(
+        &self,
+        target: TargetId,
+        request: &R,
+        bulk: Option<Slice>,
+    ) -> Result<Response<R::Reply>, Status> {
+        let peer = self.peers.get(&target).ok_or(Status::Malformed)?;
+        peer.call(request, bulk).await.map_err(|error| match error {
+            CallError::Status { status, .. } => status,
+            CallError::Deadline { .. } => Status::Busy,
+            other => {
+                tracing::warn!(target = %target, error = %other, "cannot work with a target");
+                Status::Failed(Errno::EIO)
+            }
+        })
+    }
+
+    /// Adds to a mutation's transaction what makes it exactly-once: its reply, and the session if
+    /// this is the first thing it changes here.
+    pub(crate) fn record_reply(&self, tx: &mut Transaction, caller: Caller, body: &[u8]) {
+        for record in self.reply_records(caller, body) {
+            tx.put(record);
+        }
+    }
+
+    /// The records of [`Target::record_reply`].
+    pub(crate) fn reply_records(&self, caller: Caller, body: &[u8]) -> Vec<Record> {
+        assert!(body.len() <= SLOT_REPLY_MAX, "a mutation's reply fits its slot");
+        let mut records = Vec::with_capacity(2);
+        if !self.store.state().sessions.contains_key(&caller.session) {
+            records.push(Record::PutSession { session: caller.session });
+        }
+        let Caller { session, slot, sequence } = caller;
+        records.push(Record::PutSlot { session, slot, sequence, reply: body.to_vec() });
+        records
+    }
+
+    /// Refuses work that the store has no room for.
+    pub(crate) fn room(&self, growing: bool) -> Result<(), Status> {
+        self.store.room(growing).map_err(|error| error.status())
+    }
+
+    /// Waits until a log position survives power loss.
+    pub(crate) async fn synced(&self, position: LogPosition) -> Result<(), Status> {
+        self.store.synced(position).await.map_err(|error| error.status())
+    }
+
+    async fn answer(&self, call: &Incoming) -> Answer {
+        if call.header.target != self.id || !self.owns(&call.request) {
+            return Err(Status::Moved);
+        }
+        let session = call.header.session;
+        if self.sessions.is_expired(session) {
+            return Err(Status::SessionExpired);
+        }
+        if session != SessionId::default() {
+            self.sessions.seen(session, self.platform.monotonic());
+            self.watch_sessions();
+        }
+        let answer = if call.request.is_mutation() {
+            self.exactly_once(call).await
+        } else {
+            self.query(call).await
+        };
+        let written = self.store.written(self.store.position()).await;
+        written.map_err(|error| error.status()).and(answer)
+    }
+
+    async fn exactly_once(&self, call: &Incoming) -> Answer {
+        let FrameHeader { session, slot, sequence, .. } = call.header;
+        if slot >= SLOTS_PER_SESSION || slot == NO_SLOT || session == SessionId::default() {
+            return Err(Status::Malformed);
+        }
+        let _running = self.sessions.run(session, slot).await;
+        let stored = self.stored_reply(session, slot);
+        match stored {
+            Some((last, _)) if last > sequence => return Err(Status::SlotStale),
+            Some((last, reply)) if last == sequence => {
+                self.settled(&call.request).await?;
+                return Ok((reply, None));
+            }
+            _ => {}
+        }
+        self.mutation(call, Caller { session, slot, sequence }).await
+    }
+
+    fn stored_reply(&self, session: SessionId, slot: u16) -> Option<(u64, Vec<u8>)> {
+        let state = self.store.state();
+        let reply = state.sessions.get(&session)?.slots.get(&slot)?;
+        Some((reply.sequence, reply.reply.to_vec()))
+    }
+
+    async fn mutation(&self, call: &Incoming, caller: Caller) -> Answer {
+        let bulk = call.bulk.clone().unwrap_or_else(Slice::empty);
+        match &call.request {
+            AnyRequest::MetadataCreate(request) => self.create(request, caller).await,
+            AnyRequest::MetadataDelete(request) => self.delete(request, caller).await,
+            AnyRequest::MetadataUpdate(request) => self.update(request, caller).await,
+            AnyRequest::Link(request) => self.link(request, caller).await,
+            AnyRequest::Rename(request) => self.rename(request, caller).await,
+            AnyRequest::HeadWrite(request) => self.head_write(request, bulk, caller).await,
+            AnyRequest::Reserve(request) => self.reserve(request, caller).await,
+            AnyRequest::Extend(request) => self.extend(request, caller).await,
+            AnyRequest::DiscardTail(request) => self.discard_tail(request, caller).await,
+            AnyRequest::Append(request) => self.append(request, bulk, caller).await,
+            _ => Err(Status::Malformed),
+        }
+    }
+
+    async fn query(&self, call: &Incoming) -> Answer {
+        let session = call.header.session;
+        match &call.request {
+            AnyRequest::MetadataLookup(request) => self.lookup(request, session).await,
+            AnyRequest::AttributesGet(request) => self.attributes_get(request).await,
+            AnyRequest::ReadDirectory(request) => self.read_directory(request).await,
+            AnyRequest::ReadLink(request) => self.read_link(request).await,
+            AnyRequest::HeadRead(request) => self.head_read(request).await,
+            AnyRequest::ChunkRead(request) => self.chunk_read(request).await,
+            AnyRequest::ChunkWrite(request) => {
+                self.chunk_write(request, call.bulk.clone().unwrap_or_else(Slice::empty)).await
+            }
+            AnyRequest::Sync(request) => self.sync(request).await,
+            AnyRequest::References(request) => {
+                request.drop.iter().for_each(|inode| self.unreference(session, *inode));
+                request.take.iter().for_each(|inode| self.sessions.reference(session, *inode));
+                empty()
+            }
+            AnyRequest::SessionRenew(_) | AnyRequest::Echo(_) => empty(),
+            AnyRequest::SessionClose(_) => {
+                self.end_session(session);
+                empty()
+            }
+            AnyRequest::MapGet(_) => reply(&self.map.encode()),
+            AnyRequest::StatusGet(_) => self.status().await,
+            AnyRequest::Shutdown(_) => {
+                // Full means that a stop is already on its way.
+                let _ = self.stop.try_send(());
+                empty()
+            }
+            AnyRequest::Prepare(request) => self.prepare(request).await,
+            AnyRequest::Decide(request) => self.decide(request).await,
+            AnyRequest::OutcomeGet(request) => self.outcome(request),
+            AnyRequest::Cut(request) => self.cut(request).await,
+            AnyRequest::PeekName(request) => self.peek_name(request).await,
+            _ => Err(Status::Malformed),
+        }
+    }
+
+    /// Whether the map puts what the request is about on this target.
+    fn owns(&self, request: &AnyRequest) -> bool {
+        let home = |inode: InodeNumber| self.map.home(inode) == self.id;
+        let chunk = |inode: InodeNumber, offset: u64, chunk_size: u32| {
+            self.map.chunk_owner(inode, offset / u64::from(chunk_size.max(1))) == self.id
+        };
+        match request {
+            AnyRequest::MetadataLookup(request) => home(request.directory),
+            AnyRequest::MetadataCreate(request) => home(request.directory),
+            AnyRequest::MetadataDelete(request) => home(request.directory),
+            AnyRequest::MetadataUpdate(request) => home(request.inode),
+            AnyRequest::AttributesGet(request) => request.inodes.iter().all(|inode| home(*inode)),
+            AnyRequest::Link(request) => home(request.directory),
+            AnyRequest::Rename(request) => home(request.to_directory),
+            AnyRequest::ReadDirectory(request) => home(request.directory),
+            AnyRequest::ReadLink(request) => home(request.inode),
+            AnyRequest::HeadRead(request) => home(request.inode),
+            AnyRequest::HeadWrite(request) => home(request.inode),
+            AnyRequest::Reserve(request) => home(request.inode),
+            AnyRequest::Extend(request) => home(request.inode),
+            AnyRequest::DiscardTail(request) => home(request.inode),
+            AnyRequest::Append(request) => home(request.inode),
+            AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
+            AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
+            AnyRequest::PeekName(request) => home(request.directory),
+            _ => true,
+        }
+    }
+
+    /// Drops a reference and, when it was the last on a nameless inode, the inode.
+    pub(crate) fn unreference(&self, session: SessionId, inode: InodeNumber) {
+        self.sessions.unreference(session, inode);
+        self.reap(inode);
+    }
+
+    /// Ends a session nobody renewed. One that had state here is refused from now on.
+    fn expire_session(&self, session: SessionId) {
+        let had_state = self.store.state().sessions.contains_key(&session)
+            || self.sessions.has_references(session);
+        if had_state {
+            tracing::info!(target = %self.id, %session, "session expired");
+            self.sessions.refuse(session);
+        }
+        self.end_session(session);
+    }
+
+    /// Ends a session: its slots and references go, and what it may have half-written is cut.
+    fn end_session(&self, session: SessionId) {
+        let references = self.sessions.end(session);
+        if self.store.state().sessions.contains_key(&session) {
+            let mut tx = self.store.transaction();
+            tx.put(Record::DeleteSession { session });
+            tx.commit();
+        }
+        for inode in references {
+            self.reap(inode);
+            self.cut_dead_tail(inode);
+        }
+    }
+
+    /// Keeps one task running that ends sessions nobody renews, as long as there are sessions.
+    fn watch_sessions(&self) {
+        if self.sessions.count() == 0 || self.expiring.replace(true) {
+            return;
+        }
+        let target = self.shared();
+        self.platform.spawn(async move {
+            loop {
+                let now = target.platform.monotonic();
+                let (dead, next) = target.sessions.expired(now);
+                for session in dead {
+                    target.expire_session(session);
+                }
+                let Some(next) = next else { break };
+                let pause = next.saturating_sub(now).max(Duration::from_millis(100));
+                target.platform.sleep(pause).await;
+            }
+            target.expiring.set(false);
+            target.watch_sessions();
+        });
+    }
+
+    async fn status(&self) -> Answer {
+        let usage = self.store.usage().await.map_err(|error| error.status())?;
+        let open = {
+            let state = self.store.state();
+            state.prepared.len() + state.committed.len() + state.cuts.len()
+        };
+        let status = TargetStatus {
+            target: self.id,
+            capacity: usage.capacity,
+            available: usage.available,
+            used: usage.used,
+            inodes: usage.inodes,
+            sessions: self.sessions.count() as u32,
+            open_operations: open as u32,
+            failed: self.store.room(false).is_err(),
+            node_memory: self.platform.resident_memory(),
+            process: std::process::id(),
+        };
+        Ok((status.to_bytes(), None))
+    }
+}
+
+impl Service for Target {
+    fn admit(&self, hello: &Hello) -> Result<(), Status> {
+        if hello.session == SessionId::default() {
+            return Ok(());
+        }
+        let is_logged = self.store.state().sessions.contains_key(&hello.session);
+        if !hello.fresh && !is_logged || self.sessions.is_expired(hello.session) {
+            return Err(Status::SessionExpired);
+        }
+        self.sessions.seen(hello.session, self.platform.monotonic());
+        self.watch_sessions();
+        Ok(())
+    }
+
+    fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {
+        Box::pin(async move {
+            match self.answer(&call).await {
+                Ok((body, bulk)) => Outgoing { result: Ok(body), bulk },
+                Err(Status::Moved) => {
+                    Outgoing { result: Err((Status::Moved, self.map.encode())), bulk: None }
+                }
+                Err(status) => Outgoing { result: Err((status, Vec::new())), bulk: None },
+            }
+        })
+    }
+}
+
+/// A successful answer without content.
+pub(crate) fn empty() -> Answer {
+    Ok((Vec::new(), None))
+}
+
+/// A successful answer without bulk.
+pub(crate) fn reply<T: Wire>(value: &T) -> Answer {
+    Ok((value.to_bytes(), None))
+}
