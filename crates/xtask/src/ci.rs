@@ -39,14 +39,14 @@ pub(crate) fn run() -> Outcome {
     let _ = report.step("licences", licences::run);
     let _ = report.step("lint", || clippy(&["--workspace", "--all-targets"]));
     let _ = report.step("lint as shipped", || clippy(&["-p", "ringfs"]));
+    let _ = report.step("simulator", || {
+        simulate(&Simulation { seeds: SIMULATOR_SEEDS, start: 0, mutation: None, rest: Vec::new() })
+    });
     let _ = report.step("symbols", symbols::run);
     let mut tests = (0, 0);
     let _ = report.step("tests", || test(&mut tests));
     report.tests = tests;
     let _ = report.step("doc tests", || cargo(&["test", "--locked", "--workspace", "--doc"]));
-    let _ = report.step("simulator", || {
-        simulate(&Simulation { seeds: SIMULATOR_SEEDS, start: 0, mutation: None, rest: Vec::new() })
-    });
     let _ = report.step("fuzz", || setup::fuzz_all(FUZZ_SECONDS));
     report.close(start.elapsed())
 }
