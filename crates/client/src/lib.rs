@@ -1,1 +1,38 @@
-//! The RingFS client: paths, striping, handles and errno.
+//! The RingFS client: paths, striping, handles, sessions and errno.
+//!
+//! Every door to the file system (mount, command line, libraries) goes through [`Client`]. It
+//! names the home of each inode and the owner of each chunk by the cluster map, and holds no
+//! state that others could miss: attributes are cached only beside an open file and are checked
+//! against the home by every read.
+//!
+//! Invariant: an operation that returned an error with a known outcome changed nothing that a
+//! later operation could see, except bytes of a failed write inside the old size; an operation
+//! that returned success is at the servers. Deliberately absent: caches of names, attributes or
+//! pages across operations, write-behind, and locks.
+#![forbid(unsafe_code)]
+
+mod client;
+mod cluster;
+mod credentials;
+mod directory;
+mod error;
+mod file;
+mod metadata;
+mod notify;
+mod open;
+mod path;
+mod read;
+mod references;
+mod session;
+mod stripe;
+mod tree;
+mod write;
+
+pub use client::{Client, ClientOptions};
+pub use cluster::{ChunkPlacement, PLACEMENT_LEN_MAX, SpaceUsage};
+pub use credentials::Credentials;
+pub use error::{ClientError, Place, Subject};
+pub use file::OpenFile;
+pub use open::OpenMode;
+pub use path::{MAX_PATH_LEN, MAX_SYMLINKS_FOLLOWED};
+pub use tree::{Walk, WalkEntry};

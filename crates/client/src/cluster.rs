@@ -1,0 +1,141 @@
+//! The cluster as a whole: its targets, its space, and where a file lies.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use ringfs_wire::{
+    Attributes, Echo, HEAD_SIZE, InodeNumber, NodeId, Shutdown, StatusGet, Sync, TargetId,
+    TargetStatus,
+};
+
+use crate::client::Client;
+use crate::error::{ClientError, Subject};
+
+/// Most chunks that [`Client::placement`] lists.
+pub const PLACEMENT_LEN_MAX: u64 = 1 << 16;
+
+/// Where a chunk of a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkPlacement {
+    /// The chunk.
+    pub index: u64,
+    /// Its owner.
+    pub target: TargetId,
+    /// The node that runs the owner.
+    pub node: NodeId,
+}
+
+/// What a cluster holds, in bytes and inodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceUsage {
+    /// Bytes of the local file systems of all nodes.
+    pub capacity: u64,
+    /// Bytes free on them.
+    pub available: u64,
+    /// Bytes of file data held, as allocated.
+    pub used: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Targets that refuse writes after a device error.
+    pub failed_targets: u32,
+}
+
+impl Client {
+    /// The home of an inode, and the node that runs it.
+    pub fn home(&self, inode: InodeNumber) -> (TargetId, NodeId) {
+        let home = self.map().home(inode);
+        (home, self.node_of(home))
+    }
+
+    /// The owners of the chunks of a file, in order; the first [`PLACEMENT_LEN_MAX`] of them. A
+    /// chunk that lies within the head does not exist and is not listed.
+    pub fn placement_of(&self, attributes: &Attributes) -> Vec<ChunkPlacement> {
+        if attributes.size <= HEAD_SIZE || attributes.chunk_size == 0 {
+            return Vec::new();
+        }
+        let map = self.map();
+        let chunk_size = u64::from(attributes.chunk_size);
+        let indices = HEAD_SIZE / chunk_size..attributes.size.div_ceil(chunk_size);
+        let placement = indices.take(PLACEMENT_LEN_MAX as usize).map(|index| {
+            let target = map.chunk_owner(attributes.inode, index);
+            ChunkPlacement { index, target, node: self.node_of(target) }
+        });
+        placement.collect()
+    }
+
+    /// As [`Client::placement_of`], with the attributes of now.
+    pub async fn placement(&self, inode: InodeNumber) -> Result<Vec<ChunkPlacement>, ClientError> {
+        Ok(self.placement_of(&self.attributes(inode).await?))
+    }
+
+    /// What one target holds and how it is.
+    pub async fn target_status(&self, target: TargetId) -> Result<TargetStatus, ClientError> {
+        let session = self.current_session();
+        let result = self.call_target(&session, target, &StatusGet {}, None, self.deadline()).await;
+        let response = result.map_err(|error| error.during("query", Subject::Cluster))?;
+        Ok(response.reply)
+    }
+
+    /// Space and inodes of the whole cluster. The targets of a node share one local file system,
+    /// so its capacity counts once per node.
+    pub async fn statfs(&self) -> Result<SpaceUsage, ClientError> {
+        let map = self.map();
+        let targets = map.targets().iter();
+        let answers = join_all(targets.map(|entry| async move {
+            self.target_status(entry.id).await.map(|status| (entry.node, status))
+        }));
+        let mut usage = SpaceUsage::default();
+        let mut disks: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+        for answer in answers.await {
+            let (node, status) = answer?;
+            let disk = disks.entry(node).or_default();
+            *disk = (disk.0.max(status.capacity), disk.1.max(status.available));
+            usage.used = usage.used.saturating_add(status.used);
+            usage.inodes = usage.inodes.saturating_add(status.inodes);
+            usage.failed_targets += u32::from(status.failed);
+        }
+        for (capacity, available) in disks.into_values() {
+            usage.capacity = usage.capacity.saturating_add(capacity);
+            usage.available = usage.available.saturating_add(available);
+        }
+        Ok(usage)
+    }
+
+    /// Makes everything durable that any client was told is done.
+    pub async fn sync_all(&self) -> Result<(), ClientError> {
+        let (map, session, deadline) = (self.map(), self.current_session(), self.deadline());
+        let open: Vec<_> = {
+            let files = self.shared.files.borrow();
+            files.values().filter_map(std::rc::Weak::upgrade).collect()
+        };
+        let flushed = join_all(open.iter().map(|file| file.flush_times())).await;
+        let synced = join_all(map.targets().iter().map(|entry| {
+            let session = &session;
+            async move {
+                let request = Sync { inode: None };
+                self.call_target(session, entry.id, &request, None, deadline).await.map(drop)
+            }
+        }));
+        let result: Result<(), ClientError> = flushed.into_iter().chain(synced.await).collect();
+        result.map_err(|error| error.during("sync", Subject::Cluster))
+    }
+
+    /// A round trip to a target that does nothing.
+    pub async fn echo(&self, target: TargetId) -> Result<(), ClientError> {
+        let session = self.current_session();
+        let result = self.call_target(&session, target, &Echo {}, None, self.deadline()).await;
+        result.map(drop).map_err(|error| error.during("reach", Subject::Cluster))
+    }
+
+    /// Stops the node that runs `target` in order, after it has synced.
+    pub async fn shutdown(&self, target: TargetId) -> Result<(), ClientError> {
+        let session = self.current_session();
+        let result = self.call_target(&session, target, &Shutdown {}, None, self.deadline()).await;
+        result.map(drop).map_err(|error| error.during("stop a node of", Subject::Cluster))
+    }
+
+    fn node_of(&self, target: TargetId) -> NodeId {
+        let map = self.map();
+        map.node_of(target).map_or(NodeId(0), |node| node.id)
+    }
+}

@@ -1,0 +1,345 @@
+//! Operations on names and inodes, by inode number.
+//!
+//! A name is looked up at the home of its directory. When the inode it names lives elsewhere, its
+//! attributes are asked there; if it has vanished in between, the name is looked up again, so
+//! that a name that exists all the time never seems missing. The two answers of such a far
+//! look-up belong to two moments: the name is true at the first, the attributes at the second.
+
+use ringfs_wire::{
+    AttributeChanges, Attributes, AttributesGet, AttributesResult, CHUNK_SIZE, CreateReply, Errno,
+    FilePermissions, Generation, InodeNumber, InodeType, Link, LookupReply, MAX_SYMLINK_LEN,
+    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, ReadLink, Rename, Status,
+    Sync, Timestamp,
+};
+
+use crate::client::{Client, Deadline, check_attempts};
+use crate::credentials::Access;
+use crate::error::{ClientError, Subject};
+
+/// What to create besides name and owner.
+struct Creation<'a> {
+    kind: InodeType,
+    device: u64,
+    symlink: &'a [u8],
+}
+
+impl Client {
+    /// The inode that `name` names in `directory`.
+    pub async fn lookup(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<Attributes, ClientError> {
+        let result = async {
+            self.require(directory, Access::SEARCH).await?;
+            self.find_attributes(directory, name, self.deadline()).await
+        };
+        result.await.map_err(|error| error.during("look up", entry(directory, name)))
+    }
+
+    /// The attributes of an inode.
+    pub async fn attributes(&self, inode: InodeNumber) -> Result<Attributes, ClientError> {
+        let result = async {
+            self.flush_times_of(inode).await?;
+            self.fetch(inode, self.deadline()).await
+        };
+        result.await.map_err(|error| error.during("read the attributes of", Subject::Inode(inode)))
+    }
+
+    /// Creates a directory.
+    pub async fn mkdir(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+    ) -> Result<Attributes, ClientError> {
+        let creation = Creation { kind: InodeType::Directory, device: 0, symlink: b"" };
+        let result = self.make(directory, name, permissions, creation).await;
+        result.map_err(|error| error.during("create directory", entry(directory, name)))
+    }
+
+    /// Creates a symbolic link to `target`, 1 to 4,095 bytes without NUL.
+    pub async fn symlink(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        target: &[u8],
+        permissions: FilePermissions,
+    ) -> Result<Attributes, ClientError> {
+        let result = async {
+            if target.len() > MAX_SYMLINK_LEN {
+                return Err(Errno::ENAMETOOLONG.into());
+            }
+            if target.is_empty() || target.contains(&0) {
+                return Err(Errno::ENOENT.into());
+            }
+            let creation = Creation { kind: InodeType::Symlink, device: 0, symlink: target };
+            self.make(directory, name, permissions, creation).await
+        };
+        result.await.map_err(|error| error.during("create symlink", entry(directory, name)))
+    }
+
+    /// Creates a device node, pipe, socket or empty file without opening it.
+    pub async fn mknod(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        kind: InodeType,
+        permissions: FilePermissions,
+        device: u64,
+    ) -> Result<Attributes, ClientError> {
+        let result = async {
+            if matches!(kind, InodeType::Directory | InodeType::Symlink) {
+                return Err(Errno::EINVAL.into());
+            }
+            let creation = Creation { kind, device, symlink: b"" };
+            self.make(directory, name, permissions, creation).await
+        };
+        result.await.map_err(|error| error.during("create node", entry(directory, name)))
+    }
+
+    /// Removes a name of anything but a directory.
+    pub async fn unlink(&self, directory: InodeNumber, name: &Name) -> Result<(), ClientError> {
+        let result = self.delete(directory, name, false).await;
+        result.map_err(|error| error.during("remove", entry(directory, name)))
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, directory: InodeNumber, name: &Name) -> Result<(), ClientError> {
+        let result = self.delete(directory, name, true).await;
+        result.map_err(|error| error.during("remove directory", entry(directory, name)))
+    }
+
+    /// Gives a further name to an inode that is no directory.
+    pub async fn link(
+        &self,
+        inode: InodeNumber,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<(), ClientError> {
+        let result = async {
+            self.require(directory, Access::CHANGE).await?;
+            let deadline = self.deadline();
+            let kind = self.fetch(inode, deadline).await?.kind;
+            if kind == InodeType::Directory {
+                return Err(Errno::EPERM.into());
+            }
+            let request = Link { inode, kind, directory, name: name.clone() };
+            self.ask_home(directory, &request, deadline).await
+        };
+        result.await.map_err(|error| error.during("create link", entry(directory, name)))
+    }
+
+    /// Moves a name; what `to_name` named before is replaced, unless `no_replace`.
+    pub async fn rename(
+        &self,
+        from_directory: InodeNumber,
+        from_name: &Name,
+        to_directory: InodeNumber,
+        to_name: &Name,
+        no_replace: bool,
+    ) -> Result<(), ClientError> {
+        let result = async {
+            self.require_removal(from_directory, from_name).await?;
+            match self.require_removal(to_directory, to_name).await {
+                // Nothing there that the sticky bit could protect.
+                Err(error) if error.is(Errno::ENOENT) => {}
+                result => result?,
+            }
+            let request = Rename {
+                from_directory,
+                from_name: from_name.clone(),
+                to_directory,
+                to_name: to_name.clone(),
+                no_replace,
+            };
+            self.ask_home(to_directory, &request, self.deadline()).await
+        };
+        result.await.map_err(|error| error.during("rename", entry(from_directory, from_name)))
+    }
+
+    /// The target of a symbolic link.
+    pub async fn read_link(&self, inode: InodeNumber) -> Result<Vec<u8>, ClientError> {
+        let result = self.ask_home(inode, &ReadLink { inode }, self.deadline()).await;
+        result.map_err(|error| error.during("read symlink", Subject::Inode(inode)))
+    }
+
+    /// Changes attributes. A new size cuts the file, or extends it with zeros.
+    pub async fn update(
+        &self,
+        inode: InodeNumber,
+        changes: AttributeChanges,
+    ) -> Result<Attributes, ClientError> {
+        let result = async {
+            if changes.size.is_some_and(|size| size > i64::MAX as u64) {
+                return Err(Errno::EFBIG.into());
+            }
+            self.require_changes(inode, &changes).await?;
+            // Times of earlier writes must not arrive after times that are set now.
+            self.flush_times_of(inode).await?;
+            let request = MetadataUpdate { inode, changes };
+            let attributes = self.ask_home(inode, &request, self.deadline()).await?;
+            self.note(&attributes)?;
+            Ok::<_, ClientError>(attributes)
+        };
+        result.await.map_err(|error| error.during("change", Subject::Inode(inode)))
+    }
+
+    /// Cuts a file to `size` bytes, or extends it with zeros.
+    pub async fn truncate(&self, inode: InodeNumber, size: u64) -> Result<Attributes, ClientError> {
+        self.update(inode, AttributeChanges { size: Some(size), ..Default::default() }).await
+    }
+
+    /// Makes a directory and its names, or any inode's attributes, durable. For the contents of a
+    /// file see [`crate::OpenFile::sync`].
+    pub async fn sync(&self, inode: InodeNumber) -> Result<(), ClientError> {
+        let result = self.ask_home(inode, &Sync { inode: Some(inode) }, self.deadline()).await;
+        result.map_err(|error| error.during("sync", Subject::Inode(inode)))
+    }
+
+    /// A look-up as the directory's home answers it.
+    pub(crate) async fn find(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        deadline: Deadline,
+    ) -> Result<LookupReply, ClientError> {
+        let name = Some(name.clone());
+        let request = MetadataLookup { directory, name, open: false, head: false };
+        let reply = self.ask_home(directory, &request, deadline).await?;
+        if let Some(attributes) = &reply.attributes {
+            self.note(attributes)?;
+        }
+        Ok(reply)
+    }
+
+    /// A look-up with attributes, wherever they are.
+    pub(crate) async fn find_attributes(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        for attempt in 0.. {
+            check_attempts(attempt)?;
+            let reply = self.find(directory, name, deadline).await?;
+            if let Some(attributes) = reply.attributes {
+                return Ok(attributes);
+            }
+            match self.fetch(reply.inode, deadline).await {
+                Err(error) if error.is(Errno::ENOENT) => {
+                    self.back_off(attempt, deadline, Status::Busy).await?;
+                }
+                result => return result,
+            }
+        }
+        unreachable!("attempts are bounded")
+    }
+
+    /// The attributes of an inode, from its home.
+    pub(crate) async fn fetch(
+        &self,
+        inode: InodeNumber,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        let request = AttributesGet { inodes: vec![inode] };
+        let mut results = self.ask_home(inode, &request, deadline).await?;
+        match (results.pop(), results.is_empty()) {
+            (Some(AttributesResult::Found(attributes)), true) => {
+                self.note(&attributes)?;
+                Ok(*attributes)
+            }
+            (Some(AttributesResult::Failed(status)), true) => {
+                Err(ClientError::Failed { place: Default::default(), status })
+            }
+            _ => {
+                Err(ClientError::protocol(self.map().home(inode), "not one answer to one question"))
+            }
+        }
+    }
+
+    /// Creates anything that is not opened at once.
+    async fn make(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+        creation: Creation<'_>,
+    ) -> Result<Attributes, ClientError> {
+        self.require(directory, Access::CHANGE).await?;
+        let deadline = self.deadline();
+        let request = MetadataCreate {
+            directory,
+            name: name.clone(),
+            kind: creation.kind,
+            permissions,
+            device: creation.device,
+            symlink: creation.symlink.to_vec(),
+            exclusive: true,
+            open: false,
+        };
+        let reply = self.ask_home(directory, &request, deadline).await?;
+        match &reply.attributes {
+            Some(attributes) => {
+                self.note(attributes)?;
+                Ok(attributes.clone())
+            }
+            None => match self.fetch(reply.inode, deadline).await {
+                // It was created and somebody else has removed it since: it did exist.
+                Err(error) if error.is(Errno::ENOENT) => {
+                    Ok(self.attributes_at_birth(&reply, directory, permissions))
+                }
+                result => result,
+            },
+        }
+    }
+
+    /// What a new inode looked like when it was made.
+    fn attributes_at_birth(
+        &self,
+        reply: &CreateReply,
+        parent: InodeNumber,
+        permissions: FilePermissions,
+    ) -> Attributes {
+        let now = Timestamp::from(self.shared.platform.wall());
+        Attributes {
+            inode: reply.inode,
+            kind: reply.kind,
+            permissions,
+            links: if reply.kind == InodeType::Directory { 2 } else { 1 },
+            device: 0,
+            size: 0,
+            generation: Generation(0),
+            reach: 0,
+            chunk_size: CHUNK_SIZE,
+            parent,
+            accessed: now,
+            modified: now,
+            changed: now,
+            created: now,
+        }
+    }
+
+    async fn delete(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        is_directory: bool,
+    ) -> Result<(), ClientError> {
+        self.require_removal(directory, name).await?;
+        let request = MetadataDelete { directory, name: name.clone(), is_directory };
+        self.ask_home(directory, &request, self.deadline()).await
+    }
+
+    /// Sends times of overwrites that the home has not been told yet.
+    async fn flush_times_of(&self, inode: InodeNumber) -> Result<(), ClientError> {
+        match self.open_state(inode) {
+            Some(file) => file.flush_times().await,
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn entry(directory: InodeNumber, name: &Name) -> Subject {
+    Subject::Entry(directory, name.clone())
+}

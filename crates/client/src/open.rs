@@ -1,0 +1,401 @@
+//! Opening: by inode, by name, by path, and by creating.
+//!
+//! Invariant: an open file holds a reference at its home before the caller sees it. An open by
+//! name takes the reference in the same request as the look-up where the inode lives beside its
+//! name; elsewhere it is a second request, and starts over when the inode vanished in between.
+
+use std::rc::Rc;
+
+use ringfs_wire::{
+    Attributes, Errno, FilePermissions, InodeNumber, InodeType, MetadataCreate, MetadataLookup,
+    Name, Status,
+};
+
+use crate::client::{Client, Deadline};
+use crate::credentials::Access;
+use crate::error::{ClientError, Subject};
+use crate::file::{FileState, OpenFile, Reference};
+use crate::metadata::entry;
+use crate::path::{Destination, split_last};
+use crate::session::Session;
+
+/// How a path is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    /// The file is read.
+    pub read: bool,
+    /// The file is written.
+    pub write: bool,
+    /// It is created if it does not exist.
+    pub create: bool,
+    /// It must not exist; with `create`.
+    pub exclusive: bool,
+    /// It is cut to nothing; with `write`.
+    pub truncate: bool,
+    /// Every write goes to the end, wherever that is then.
+    pub append: bool,
+}
+
+impl OpenMode {
+    /// For reading.
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+        create: false,
+        exclusive: false,
+        truncate: false,
+        append: false,
+    };
+    /// For reading and writing.
+    pub const READ_WRITE: Self = Self { write: true, ..Self::READ };
+    /// For writing from the beginning, created if necessary.
+    pub const REPLACE: Self =
+        Self { read: false, write: true, create: true, truncate: true, ..Self::READ };
+}
+
+/// What an attempt to open a name came to.
+enum Opened {
+    File(OpenFile),
+    /// The name holds a symbolic link.
+    Symlink,
+}
+
+impl Client {
+    /// Opens a regular file for reading and writing, as far as the user's permissions go.
+    pub async fn open(&self, inode: InodeNumber) -> Result<OpenFile, ClientError> {
+        let result = async {
+            let file = self.open_inode(inode, self.deadline()).await?;
+            self.restricted(file)
+        };
+        result.await.map_err(|error| error.during("open", Subject::Inode(inode)))
+    }
+
+    /// Creates and opens a regular file. Without `exclusive` an existing one is opened.
+    pub async fn create(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+        exclusive: bool,
+    ) -> Result<OpenFile, ClientError> {
+        let result = async {
+            self.require(directory, Access::CHANGE).await?;
+            let deadline = self.deadline();
+            let (state, _) =
+                self.create_state(directory, name, permissions, exclusive, deadline).await?;
+            Ok::<_, ClientError>(OpenFile::new(self, state, OpenMode::READ_WRITE))
+        };
+        result.await.map_err(|error| error.during("create", entry(directory, name)))
+    }
+
+    /// Opens the regular file at an absolute path; `permissions` are those of a file created.
+    pub async fn open_path(
+        &self,
+        path: impl AsRef<[u8]>,
+        mode: OpenMode,
+        permissions: FilePermissions,
+    ) -> Result<OpenFile, ClientError> {
+        let path = path.as_ref();
+        let result = async {
+            if path.ends_with(b"/") {
+                return Err(Errno::EISDIR.into());
+            }
+            let deadline = self.deadline();
+            let mut attempt = 0;
+            loop {
+                match self.open_path_once(path, mode, permissions, deadline).await {
+                    // The name came or went between two looks at it.
+                    Err(error)
+                        if mode.create && !mode.exclusive && error.is(Errno::EEXIST)
+                            || error.is(Errno::ESTALE) =>
+                    {
+                        self.back_off(attempt, deadline, Status::Busy).await?;
+                        attempt += 1;
+                    }
+                    result => return result,
+                }
+            }
+        };
+        result.await.map_err(|error| error.on_path("open", path))
+    }
+
+    async fn open_path_once(
+        &self,
+        path: &[u8],
+        mode: OpenMode,
+        permissions: FilePermissions,
+        deadline: Deadline,
+    ) -> Result<OpenFile, ClientError> {
+        let (parent, name) = split_last(path)?;
+        let directory = match self.walk_to(parent, true, deadline).await? {
+            Destination::Directory(directory) => directory,
+            Destination::Entry { .. } => return Err(Errno::ENOTDIR.into()),
+        };
+        match self.open_name(directory, &name, mode, permissions, deadline).await? {
+            Opened::File(file) => Ok(file),
+            Opened::Symlink if mode.create && mode.exclusive => Err(Errno::EEXIST.into()),
+            Opened::Symlink => match self.walk_to(path, true, deadline).await? {
+                Destination::Directory(_) => Err(Errno::EISDIR.into()),
+                Destination::Entry { directory, name, .. } => {
+                    match self.open_name(directory, &name, mode, permissions, deadline).await? {
+                        Opened::File(file) => Ok(file),
+                        // It has become a symbolic link meanwhile: look again.
+                        Opened::Symlink => Err(Errno::ESTALE.into()),
+                    }
+                }
+            },
+        }
+    }
+
+    /// Opens or creates one name. A create is tried first, since it opens what exists as well;
+    /// only where a user's permissions differ for the two, what exists comes first.
+    async fn open_name(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        mode: OpenMode,
+        permissions: FilePermissions,
+        deadline: Deadline,
+    ) -> Result<Opened, ClientError> {
+        let looks_first = !mode.create || self.checked_user().is_some() && !mode.exclusive;
+        if looks_first {
+            match self.open_existing(directory, name, mode, deadline).await {
+                Err(error) if mode.create && error.is(Errno::ENOENT) => {}
+                result => return result,
+            }
+        }
+        self.require(directory, Access::CHANGE).await?;
+        let created =
+            self.create_state(directory, name, permissions, mode.exclusive, deadline).await;
+        match created {
+            Ok((state, is_new)) => {
+                let checked = if is_new { mode } else { self.permitted(&state, mode)? };
+                self.finish_open(OpenFile::new(self, state, checked), is_new).await
+            }
+            Err(error)
+                if !mode.exclusive && (error.is(Errno::EEXIST) || error.is(Errno::ELOOP)) =>
+            {
+                self.open_existing(directory, name, mode, deadline).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open_existing(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        mode: OpenMode,
+        deadline: Deadline,
+    ) -> Result<Opened, ClientError> {
+        self.require(directory, Access::SEARCH).await?;
+        match self.open_entry(directory, name, deadline).await? {
+            None => Ok(Opened::Symlink),
+            Some(state) => {
+                let mode = self.permitted(&state, mode)?;
+                self.finish_open(OpenFile::new(self, state, mode), false).await
+            }
+        }
+    }
+
+    async fn finish_open(&self, file: OpenFile, is_new: bool) -> Result<Opened, ClientError> {
+        let mode = file.mode();
+        if mode.truncate && mode.write && !is_new {
+            file.truncate(0).await?;
+        }
+        Ok(Opened::File(file))
+    }
+
+    /// Opens a name in one request if its inode lives beside it; `None` for a symbolic link.
+    async fn open_entry(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        deadline: Deadline,
+    ) -> Result<Option<Rc<FileState>>, ClientError> {
+        let mut attempt = 0;
+        loop {
+            let session = self.current_session();
+            let opening = session.references.begin_opening();
+            let request =
+                MetadataLookup { directory, name: Some(name.clone()), open: true, head: false };
+            let found = self.call_home(&session, directory, &request, None, deadline).await;
+            let reply = match found {
+                // Nothing is open under the session that expired: the next one serves.
+                Err(ClientError::SessionExpired { .. }) if session.references.is_empty() => {
+                    self.back_off(attempt, deadline, Status::SessionExpired).await?;
+                    attempt += 1;
+                    continue;
+                }
+                result => result?.reply,
+            };
+            let near = match reply.attributes {
+                Some(attributes) => {
+                    self.reference_near(&session, directory, attributes, deadline).await
+                }
+                None if reply.kind == InodeType::Symlink => return Ok(None),
+                None => Ok(None),
+            };
+            drop(opening);
+            let opened = match near {
+                Ok(Some((attributes, _))) if attributes.kind == InodeType::Symlink => {
+                    return Ok(None);
+                }
+                Ok(Some((attributes, reference))) => self.attach(&session, &attributes, reference),
+                Ok(None) => self.open_inode(reply.inode, deadline).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Err(error) if error.is(Errno::ENOENT) => {
+                    self.back_off(attempt, deadline, Status::Busy).await?;
+                    attempt += 1;
+                }
+                result => return result.map(Some),
+            }
+        }
+    }
+
+    /// Creates a file, or opens the one there is; tells whether it is new.
+    async fn create_state(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+        exclusive: bool,
+        deadline: Deadline,
+    ) -> Result<(Rc<FileState>, bool), ClientError> {
+        let mut attempt = 0;
+        loop {
+            let session = self.current_session();
+            let opening = session.references.begin_opening();
+            let request = MetadataCreate {
+                directory,
+                name: name.clone(),
+                kind: InodeType::File,
+                permissions,
+                device: 0,
+                symlink: Vec::new(),
+                exclusive,
+                open: true,
+            };
+            let response = self.call_home(&session, directory, &request, None, deadline).await;
+            let reply = response?.reply;
+            let near = match reply.attributes {
+                Some(attributes) => {
+                    self.reference_near(&session, directory, attributes, deadline).await
+                }
+                None => Ok(None),
+            };
+            drop(opening);
+            let opened = match near {
+                Ok(Some((attributes, reference))) => self.attach(&session, &attributes, reference),
+                Ok(None) => self.open_inode(reply.inode, deadline).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                // An existing file was found and has gone since: now there is none to find.
+                Err(error) if !reply.created && error.is(Errno::ENOENT) => {
+                    self.back_off(attempt, deadline, Status::Busy).await?;
+                    attempt += 1;
+                }
+                result => return result.map(|state| (state, reply.created)),
+            }
+        }
+    }
+
+    /// Counts the reference that came with a reply from the home of `directory`. When a drop of
+    /// an older reference may have overtaken it, it is taken again.
+    async fn reference_near(
+        &self,
+        session: &Rc<Session>,
+        directory: InodeNumber,
+        attributes: Attributes,
+        deadline: Deadline,
+    ) -> Result<Option<(Attributes, Reference)>, ClientError> {
+        session.mark_state(session.home(directory));
+        let inode = attributes.inode;
+        let doubtful = session.references.is_doubtful(inode);
+        let reference = Reference::count(session, inode).await;
+        if !doubtful {
+            return Ok(Some((attributes, reference)));
+        }
+        let attributes = self.take_reference(session, inode, deadline).await?;
+        Ok(Some((attributes, reference)))
+    }
+
+    /// Opens an inode by number.
+    async fn open_inode(
+        &self,
+        inode: InodeNumber,
+        deadline: Deadline,
+    ) -> Result<Rc<FileState>, ClientError> {
+        let session = self.current_session();
+        let reference = Reference::count(&session, inode).await;
+        let attributes = self.take_reference(&session, inode, deadline).await?;
+        self.attach(&session, &attributes, reference)
+    }
+
+    /// Has the home note the session's reference.
+    async fn take_reference(
+        &self,
+        session: &Rc<Session>,
+        inode: InodeNumber,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        let request = MetadataLookup { directory: inode, name: None, open: true, head: false };
+        let response = self.call_home(session, inode, &request, None, deadline).await?;
+        let home = session.home(inode);
+        session.mark_state(home);
+        response
+            .reply
+            .attributes
+            .filter(|attributes| attributes.inode == inode)
+            .ok_or_else(|| ClientError::protocol(home, "no attributes from an inode's home"))
+    }
+
+    /// The state that all handles of an open file share.
+    fn attach(
+        &self,
+        session: &Rc<Session>,
+        attributes: &Attributes,
+        reference: Reference,
+    ) -> Result<Rc<FileState>, ClientError> {
+        match attributes.kind {
+            InodeType::File => {}
+            InodeType::Directory => return Err(Errno::EISDIR.into()),
+            InodeType::Symlink => return Err(Errno::ELOOP.into()),
+            _ => return Err(Errno::EOPNOTSUPP.into()),
+        }
+        self.note(attributes)?;
+        let shared = self.open_state(attributes.inode);
+        if let Some(state) = shared.filter(|state| state.is_of(session)) {
+            return Ok(state);
+        }
+        let state = Rc::new(FileState::new(self, session, attributes.clone(), reference));
+        if !session.has_ended() {
+            let weak = Rc::downgrade(&state);
+            self.shared.files.borrow_mut().insert(attributes.inode, weak);
+        }
+        Ok(state)
+    }
+
+    /// `mode`, if the user may open the file so.
+    fn permitted(&self, state: &FileState, mode: OpenMode) -> Result<OpenMode, ClientError> {
+        let attributes = state.attributes();
+        let Some(user) = self.checked_user() else { return Ok(mode) };
+        let wanted = if mode.read { Access::READ.0 } else { 0 }
+            | if mode.write { Access::WRITE.0 } else { 0 };
+        if user.permit(&attributes, Access(wanted)) { Ok(mode) } else { Err(Errno::EACCES.into()) }
+    }
+
+    /// A handle with as many rights as the user has.
+    fn restricted(&self, state: Rc<FileState>) -> Result<OpenFile, ClientError> {
+        let attributes = state.attributes().clone();
+        let may = |access| self.checked_user().is_none_or(|user| user.permit(&attributes, access));
+        let (read, write) = (may(Access::READ), may(Access::WRITE));
+        if !read && !write {
+            return Err(Errno::EACCES.into());
+        }
+        Ok(OpenFile::new(self, state, OpenMode { read, write, ..OpenMode::default() }))
+    }
+}

@@ -1,0 +1,181 @@
+//! One session: its identity, a peer per target, the references it holds, and the task that keeps
+//! it alive.
+//!
+//! Invariant: a session id is drawn at random and never used again; the slots of a target belong
+//! to exactly one peer of the session for its whole life, so that no sequence number is ever used
+//! for two requests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ringfs_placement::ClusterMap;
+use ringfs_platform::{Address, Platform};
+use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
+use ringfs_wire::{Epoch, Errno, SessionId, SessionRenew, Status, TargetId};
+
+use crate::client::ClientOptions;
+use crate::error::ClientError;
+use crate::references::{self, References};
+
+/// How often a session is renewed where it holds state: thrice within its life of 10 s.
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+
+/// One session and its peers.
+pub(crate) struct Session {
+    platform: Platform,
+    identity: Identity,
+    map: Rc<RefCell<Rc<ClusterMap>>>,
+    epoch: Rc<Cell<Epoch>>,
+    options: ClientOptions,
+    peers: RefCell<BTreeMap<TargetId, Peer>>,
+    pub(crate) references: Rc<References>,
+    expired: Cell<bool>,
+    ended: Cell<bool>,
+    is_renewing: Cell<bool>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        platform: &Platform,
+        key: &ClusterKey,
+        map: &Rc<RefCell<Rc<ClusterMap>>>,
+        epoch: &Rc<Cell<Epoch>>,
+        options: ClientOptions,
+    ) -> Rc<Session> {
+        // Zero is no session.
+        let id = SessionId(platform.random_u64().max(1));
+        let cluster = map.borrow().cluster();
+        let session = Rc::new(Session {
+            platform: platform.clone(),
+            identity: Identity { cluster, key: key.clone(), session: id },
+            map: map.clone(),
+            epoch: epoch.clone(),
+            options,
+            peers: RefCell::default(),
+            references: Rc::default(),
+            expired: Cell::new(false),
+            ended: Cell::new(false),
+            is_renewing: Cell::new(false),
+        });
+        references::start_dropping(platform, &session);
+        session
+    }
+
+    /// The peer for `target`, made when first asked for.
+    pub(crate) fn peer(&self, target: TargetId) -> Result<Peer, ClientError> {
+        if let Some(peer) = self.peers.borrow().get(&target) {
+            return Ok(peer.clone());
+        }
+        let map = self.map.borrow().clone();
+        let node = map.node_of(target).ok_or(Errno::EINVAL)?;
+        let address: Address = node.address.parse().map_err(|_| {
+            let reason = format!("the map has no valid address for it: {}", node.address);
+            ClientError::Refused { place: Default::default(), target, reason }
+        })?;
+        let references = Rc::downgrade(&self.references);
+        let map = self.map.clone();
+        let held_at = move |target: TargetId| match references.upgrade() {
+            Some(references) => references.held(|inode| map.borrow().home(inode) == target),
+            None => Vec::new(),
+        };
+        let options = PeerOptions {
+            attempt_deadline: self.options.attempt_deadline,
+            operation_deadline: self.options.operation_deadline,
+            ..PeerOptions::default()
+        };
+        let (identity, epoch) = (self.identity.clone(), self.epoch.clone());
+        let peer =
+            Peer::new(&self.platform, address, target, identity, epoch, Rc::new(held_at), options);
+        self.peers.borrow_mut().insert(target, peer.clone());
+        Ok(peer)
+    }
+
+    /// The home of an inode by the newest map.
+    pub(crate) fn home(&self, inode: ringfs_wire::InodeNumber) -> TargetId {
+        self.map.borrow().home(inode)
+    }
+
+    /// When a call that starts now gives up.
+    pub(crate) fn call_deadline(&self) -> Duration {
+        self.platform.monotonic() + self.options.operation_deadline
+    }
+
+    /// The targets at which the servers remember this session.
+    pub(crate) fn targets_with_state(&self) -> Vec<TargetId> {
+        let peers = self.peers.borrow();
+        peers.iter().filter(|(_, peer)| peer.has_state()).map(|(target, _)| *target).collect()
+    }
+
+    /// Notes that the session holds something at `target` that must be kept alive.
+    pub(crate) fn mark_state(self: &Rc<Self>, target: TargetId) {
+        if let Some(peer) = self.peers.borrow().get(&target) {
+            peer.mark_state();
+        }
+        self.keep_alive();
+    }
+
+    /// Notes that a server ended the session.
+    pub(crate) fn expire(&self) {
+        if !self.expired.replace(true) {
+            tracing::warn!(session = %self.identity.session, "the session expired at a server");
+        }
+    }
+
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expired.get()
+    }
+
+    /// Stops keeping the session alive.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        self.references.stop();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Starts renewing, unless that runs already: called whenever a server has come to hold
+    /// something of this session. A client that only looks around has no such task.
+    pub(crate) fn keep_alive(self: &Rc<Self>) {
+        if self.is_renewing.replace(true) || self.ended.get() {
+            return;
+        }
+        let (session, platform) = (Rc::downgrade(self), self.platform.clone());
+        self.platform.spawn(async move {
+            loop {
+                platform.sleep(RENEW_INTERVAL).await;
+                match session.upgrade() {
+                    Some(session) if !session.ended.get() => session.renew().await,
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    /// Renews once wherever the session holds state. A target that does not answer is asked again
+    /// next time.
+    async fn renew(&self) {
+        let deadline = self.platform.monotonic() + RENEW_INTERVAL;
+        let targets = self.targets_with_state();
+        join_all(targets.into_iter().map(|target| async move {
+            let Ok(peer) = self.peer(target) else { return };
+            if let Err(error) = peer.call_until(&SessionRenew {}, None, deadline).await {
+                if error.status() == Some(Status::SessionExpired) {
+                    self.expire();
+                }
+                tracing::debug!(%target, %error, "could not renew the session");
+            }
+        }))
+        .await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.references.stop();
+    }
+}

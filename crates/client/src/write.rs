@@ -1,0 +1,253 @@
+//! Writing: chunks first, then the head, then the size.
+//!
+//! Invariant: a write has returned only when its data is at the owners and its size at the home.
+//! A write whose generation has passed is done again as a whole. All pieces have come to an end,
+//! well or not, before the write goes on: no piece of a write that failed can overwrite a later
+//! one. What a failed write left beyond the size is cut off before the error is returned.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_util::{StreamExt, stream};
+use ringfs_platform::Slice;
+use ringfs_wire::{
+    Append, Attributes, ChunkWrite, DiscardTail, Errno, Extend, Generation, HeadWrite,
+    MAX_BULK_LEN, Reserve, Status, Timestamp,
+};
+
+use crate::client::Deadline;
+use crate::error::ClientError;
+use crate::file::{FileState, OpenFile};
+use crate::stripe::{chunk_part, head_part, pieces, reach_wanted};
+
+impl OpenFile {
+    /// Writes all of `data` at `offset`, or at the end if the file was opened for appending.
+    pub async fn write(&self, offset: u64, data: impl Into<Slice>) -> Result<(), ClientError> {
+        let data = data.into();
+        if self.mode().append {
+            return self.append(data).await.map(drop);
+        }
+        let result = async {
+            self.check_write()?;
+            write_range(&self.file, offset, &data).await
+        };
+        result.await.map_err(|error| self.explain(error, "write"))
+    }
+
+    /// Appends `data`, and tells where it begins. Up to 8 MiB go as one piece that no other
+    /// append can split; more go as several.
+    pub async fn append(&self, data: impl Into<Slice>) -> Result<u64, ClientError> {
+        let data = data.into();
+        let result = async {
+            self.check_write()?;
+            append_all(&self.file, &data).await
+        };
+        result.await.map_err(|error| self.explain(error, "append to"))
+    }
+}
+
+async fn append_all(file: &Rc<FileState>, data: &Slice) -> Result<u64, ClientError> {
+    let mut first = None;
+    let mut start = 0;
+    while start < data.len() {
+        let end = data.len().min(start + MAX_BULK_LEN);
+        let request = Append { inode: file.inode() };
+        let deadline = file.client.deadline();
+        let response = file.call(&request, Some(data.slice(start..end)), deadline).await?;
+        file.accept(&response.reply.attributes)?;
+        first.get_or_insert(response.reply.offset);
+        start = end;
+    }
+    Ok(first.unwrap_or_else(|| file.attributes().size))
+}
+
+async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<(), ClientError> {
+    let end = offset.checked_add(data.len() as u64).filter(|end| *end <= i64::MAX as u64);
+    let end = end.ok_or(Errno::EFBIG)?;
+    if data.is_empty() {
+        return Ok(());
+    }
+    let range = offset..end;
+    let deadline = file.client.deadline();
+    let mut attempt = 0;
+    loop {
+        let result = write_once(file, &range, data, deadline).await;
+        match result {
+            Err(error) if error.is_stale() => {
+                let again = async {
+                    file.client.back_off(attempt, deadline, Status::Busy).await?;
+                    file.refresh(deadline).await
+                };
+                if let Err(error) = again.await {
+                    discard_tail(file, &range, &error, deadline).await;
+                    return Err(error);
+                }
+                attempt += 1;
+            }
+            Err(error) => {
+                discard_tail(file, &range, &error, deadline).await;
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// One attempt under the generation known now.
+async fn write_once(
+    file: &Rc<FileState>,
+    range: &Range<u64>,
+    data: &Slice,
+    deadline: Deadline,
+) -> Result<(), ClientError> {
+    let chunks = chunk_part(range);
+    if !chunks.is_empty() {
+        reserve(file, range.end, deadline).await?;
+    }
+    let known = file.attributes().clone();
+    let part = |part: Range<u64>| {
+        data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
+    };
+    if !chunks.is_empty() {
+        let slice = part(chunks.clone());
+        write_chunks(file, chunks.clone(), &slice, &known, deadline).await?;
+    }
+    let head = head_part(range);
+    if !head.is_empty() {
+        let (inode, generation) = (known.inode, known.generation);
+        let request = HeadWrite { inode, generation, offset: head.start };
+        let response = file.call(&request, Some(part(head.clone())), deadline).await?;
+        file.accept(&response.reply)?;
+    }
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let now = Timestamp::from(file.client.shared.platform.wall());
+    if range.end > known.size {
+        extend(file, known.generation, range.end, now, deadline).await
+    } else {
+        if head.is_empty() {
+            file.note_overwrite(now);
+        }
+        Ok(())
+    }
+}
+
+/// Announces writes up to `end` and further, unless that has been done.
+async fn reserve(file: &FileState, end: u64, deadline: Deadline) -> Result<(), ClientError> {
+    if end <= file.attributes().reach {
+        return Ok(());
+    }
+    let _guard = file.reserving.lock().await;
+    let (known, chunk_size) = (file.attributes().reach, file.attributes().chunk_size);
+    if end <= known {
+        return Ok(());
+    }
+    let request = Reserve { inode: file.inode(), reach: reach_wanted(end, known, chunk_size) };
+    let response = file.call(&request, None, deadline).await?;
+    file.accept(&response.reply)?;
+    if response.reply.reach < end {
+        let home = file.session()?.home(file.inode());
+        return Err(ClientError::protocol(home, "a reservation that falls short"));
+    }
+    Ok(())
+}
+
+/// Writes all pieces and waits for every one of them.
+async fn write_chunks(
+    file: &Rc<FileState>,
+    range: Range<u64>,
+    data: &Slice,
+    known: &Attributes,
+    deadline: Deadline,
+) -> Result<(), ClientError> {
+    let (inode, generation, chunk_size) = (known.inode, known.generation, known.chunk_size);
+    let parallel = file.client.shared.options.parallel_chunks.max(1);
+    let session = file.session()?;
+    let start = range.start;
+    let calls = pieces(range, chunk_size).map(|piece| async move {
+        let bulk = data.slice((piece.start - start) as usize..(piece.end - start) as usize);
+        let request = ChunkWrite { inode, generation, chunk_size, offset: piece.start };
+        let index = piece.start / u64::from(chunk_size);
+        file.client
+            .call_placed(
+                session,
+                |map| map.chunk_owner(inode, index),
+                &request,
+                Some(bulk),
+                deadline,
+            )
+            .await
+            .map(drop)
+    });
+    let mut calls = stream::iter(calls).buffer_unordered(parallel);
+    let mut failure: Option<ClientError> = None;
+    while let Some(result) = calls.next().await {
+        if let Err(error) = result {
+            // Any other failure will be met again when the write is done again.
+            if failure.as_ref().is_none_or(|_| error.is_stale()) {
+                failure = Some(error);
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Tells the home that data is written up to `end`. One request is under way per file; it carries
+/// the highest end there is, and whoever waited for it and is covered by it needs none.
+async fn extend(
+    file: &FileState,
+    generation: Generation,
+    end: u64,
+    modified: Timestamp,
+    deadline: Deadline,
+) -> Result<(), ClientError> {
+    let (written_under, written) = file.written.get();
+    if generation >= written_under {
+        let others = if generation == written_under { written } else { 0 };
+        file.written.set((generation, end.max(others)));
+    }
+    let _guard = file.extending.lock().await;
+    let known = file.attributes().clone();
+    if known.generation == generation && known.size >= end {
+        return Ok(());
+    }
+    let (written_under, written) = file.written.get();
+    let end = if written_under == generation { written.max(end) } else { end };
+    let request = Extend { inode: file.inode(), generation, end, modified };
+    let response = file.call(&request, None, deadline).await?;
+    file.accept(&response.reply)
+}
+
+/// After a write failed for `error`: what it left beyond the size goes. When that cannot be done
+/// in time it goes on in the background, as far as it can.
+async fn discard_tail(
+    file: &Rc<FileState>,
+    range: &Range<u64>,
+    error: &ClientError,
+    deadline: Deadline,
+) {
+    let known = file.attributes().size;
+    if chunk_part(range).is_empty() || range.end <= known {
+        return;
+    }
+    if matches!(error, ClientError::Unreachable { .. }) {
+        let file = file.clone();
+        file.client.shared.platform.clone().spawn(async move {
+            discard(&file, file.client.deadline()).await;
+        });
+    } else {
+        discard(file, deadline).await;
+    }
+}
+
+async fn discard(file: &FileState, deadline: Deadline) {
+    let request = DiscardTail { inode: file.inode() };
+    let result = match file.call(&request, None, deadline).await {
+        Ok(response) => file.accept(&response.reply),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::warn!(%error, "the rest of a failed write was not cut off");
+    }
+}
