@@ -94,7 +94,9 @@ impl<T> Clone for MailboxReceiver<T> {
 impl<T: Send> MailboxReceiver<T> {
     /// Waits for the next message; `None` once the mailbox is closed and empty.
     pub async fn receive(&self) -> Option<T> {
-        self.receiver.recv().await.ok()
+        let message = self.receiver.recv().await.ok();
+        crate::uring::activity::note();
+        message
     }
 
     /// The next message if one waits.

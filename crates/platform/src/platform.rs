@@ -15,13 +15,19 @@ use crate::{Address, Disk, Framing, Link, Listener, on, uring};
 /// The first task of a shard.
 pub type ShardBody = Pin<Box<dyn Future<Output = ()>>>;
 
+/// How long an idle thread spins; about one round trip over a local network.
+const SPIN: Duration = Duration::from_micros(50);
+/// Threads spin by default only on machines with more processors.
+const SPINNING_PROCESSORS_MIN: usize = 4;
+
 /// How a thread becomes a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeOptions {
     /// Uses polling even where io_uring is available.
     pub polling: bool,
-    /// How long an idle thread spins before it parks; zero parks at once. Used only while
-    /// spinning has recently caught work in time, so an idle process sleeps.
+    /// How long an idle thread spins before it parks; zero parks at once. Used only while work
+    /// has recently arrived that fast, so an idle process sleeps. The default is zero on machines
+    /// of up to four processors, where spinning would take time from those it waits for.
     pub spin: Duration,
     /// Entries of the submission queue.
     pub ring_entries: u32,
@@ -29,7 +35,9 @@ pub struct RuntimeOptions {
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
-        RuntimeOptions { polling: false, spin: Duration::from_micros(50), ring_entries: 512 }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin = if processors > SPINNING_PROCESSORS_MIN { SPIN } else { Duration::ZERO };
+        RuntimeOptions { polling: false, spin, ring_entries: 512 }
     }
 }
 
@@ -112,6 +120,16 @@ impl Platform {
             }
             #[cfg(feature = "sim")]
             Self::Simulated(_) => 0,
+        }
+    }
+
+    /// What drives this platform, for log lines and status: "io_uring", "polling" or "simulated".
+    pub fn driver_name(&self) -> &'static str {
+        match self {
+            Platform::Uring(platform) if platform.is_polling() => "polling",
+            Platform::Uring(_) => "io_uring",
+            #[cfg(feature = "sim")]
+            Platform::Simulated(_) => "simulated",
         }
     }
 

@@ -4,20 +4,26 @@ mod contract;
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use contract::Part;
 use ringfs_platform::{
     Faults, Outcome, Platform, RuntimeOptions, SimulatedNode, Simulation, SimulationOptions, run,
 };
 
 const SEEDS: u64 = 10;
 
-fn on_kernel(part: Part, polling: bool) {
+/// One part of the contract: runs with an empty directory to work in.
+type Part = fn(Platform, PathBuf) -> Pin<Box<dyn Future<Output = ()>>>;
+
+fn options_with_spin() -> RuntimeOptions {
+    RuntimeOptions { spin: Duration::from_micros(50), ..RuntimeOptions::default() }
+}
+
+fn on_kernel(part: Part, options: RuntimeOptions) {
     let dir = tempfile::tempdir().expect("a directory to work in");
     let path = dir.path().to_owned();
-    let options = RuntimeOptions { polling, ..RuntimeOptions::default() };
     run(options, |platform| part(platform, path)).expect("a runtime");
 }
 
@@ -54,12 +60,17 @@ macro_rules! contract {
 
             #[test]
             fn io_uring() {
-                on_kernel(PART, false);
+                on_kernel(PART, RuntimeOptions::default());
             }
 
             #[test]
             fn polling() {
-                on_kernel(PART, true);
+                on_kernel(PART, RuntimeOptions { polling: true, ..RuntimeOptions::default() });
+            }
+
+            #[test]
+            fn spinning() {
+                on_kernel(PART, options_with_spin());
             }
 
             #[test]
@@ -94,5 +105,6 @@ contract! {
     links::half_a_link_stays_open,
     links::refuses_bad_headers,
     links::tells_who_listens,
+    links::reunites_halves,
     links::moves_between_shards,
 }

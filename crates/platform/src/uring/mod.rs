@@ -1,5 +1,6 @@
 //! The real variant: compio over io_uring, or over polling where the kernel refuses io_uring.
 
+pub(crate) mod activity;
 mod disk;
 mod net;
 mod runtime;

@@ -176,6 +176,25 @@ pub(crate) async fn tells_who_listens(platform: Platform, _dir: PathBuf) {
     assert_eq!(again.address(), address);
 }
 
+/// Halves put together again make a whole link, with what was received and not yet read.
+pub(crate) async fn reunites_halves(platform: Platform, _dir: PathBuf) {
+    let ((mut sender, far), (near_sender, mut receiver)) = split_connection(&platform).await;
+    let frames = (0..10u8).map(|index| frame(&[index], 0)).collect();
+    sender.send(frames).await.expect("send");
+    assert_eq!(receiver.receive().await.expect("receive"), frame(&[0], 0));
+    platform.sleep(Duration::from_millis(20)).await;
+    let link = Link::reunite(near_sender, receiver);
+    assert!(!link.peer().is_empty());
+    let (mut near_sender, mut receiver) =
+        link.into_handoff().adopt(&platform).expect("adopt").split();
+    for index in 1..10u8 {
+        assert_eq!(receiver.receive().await.expect("receive"), frame(&[index], 0));
+    }
+    near_sender.send(vec![frame(b"back", 0)]).await.expect("send");
+    let (_sender, mut far) = Link::reunite(sender, far).split();
+    assert_eq!(far.receive().await.expect("receive"), frame(b"back", 0));
+}
+
 /// An accepted link moves to another shard and works there.
 pub(crate) async fn moves_between_shards(platform: Platform, _dir: PathBuf) {
     let (mover, arrivals) = mailbox(4);

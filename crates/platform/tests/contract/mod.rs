@@ -1,15 +1,10 @@
-//! What every variant of the platform promises, as functions over any [`Platform`].
+//! What every variant of the platform promises, as functions over any platform.
 
 pub(crate) mod disk;
 pub(crate) mod links;
 pub(crate) mod time;
 
-use std::path::PathBuf;
-
-use ringfs_platform::{FrameLengths, Framing, FramingError, Platform};
-
-/// One part of the contract: runs on `platform`, with an empty directory to work in.
-pub(crate) type Part = fn(Platform, PathBuf) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+use ringfs_platform::{FrameLengths, Framing, FramingError};
 
 /// Bytes of the test header: body length and bulk length, little-endian.
 pub(crate) const HEADER_LEN: usize = 8;

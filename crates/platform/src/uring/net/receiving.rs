@@ -164,6 +164,7 @@ impl LinkReceiver {
         loop {
             let operation = Recv::new(self.connection.socket.clone(), window, flags);
             let BufResult(result, operation) = compio::runtime::submit(operation).await;
+            super::super::activity::note();
             window = operation.into_inner();
             match result {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
