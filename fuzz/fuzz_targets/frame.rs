@@ -6,7 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringfs_wire::{
-    AnyRequest, Challenge, DirectoryPage, FrameHeader, HEADER_LEN, Hello, MAGIC, PROTOCOL_VERSION,
+    AnyRequest, AppendReply, Attributes, AttributesResult, Challenge, CreateReply, DirectoryPage,
+    FrameHeader, HEADER_LEN, Hello, LookupReply, MAGIC, Outcome, PROTOCOL_VERSION, PeekReply,
     PrepareReply, Proof, TargetStatus, Wire,
 };
 
@@ -28,6 +29,14 @@ fuzz_target!(|data: &[u8]| {
     check::<Hello>(body);
     check::<Challenge>(body);
     check::<Proof>(body);
+    check::<LookupReply>(body);
+    check::<CreateReply>(body);
+    check::<AppendReply>(body);
+    check::<PeekReply>(body);
+    check::<Attributes>(body);
+    check::<Vec<AttributesResult>>(body);
+    check::<Outcome>(body);
+    check::<Vec<u8>>(body);
     check::<DirectoryPage>(body);
     check::<TargetStatus>(body);
     check::<PrepareReply>(body);

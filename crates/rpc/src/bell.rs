@@ -12,6 +12,9 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 pub(crate) struct Bell {
     rung: Cell<bool>,
+    /// Whether the listener must be woken; while it runs it looks by itself.
+    asleep: Cell<bool>,
+    /// Kept from one sleep to the next, so that a ring costs no clone.
     listener: Cell<Option<Waker>>,
 }
 
@@ -19,8 +22,11 @@ impl Bell {
     /// Wakes the listener, now or as soon as it listens.
     pub(crate) fn ring(&self) {
         self.rung.set(true);
-        if let Some(listener) = self.listener.take() {
-            listener.wake();
+        if self.asleep.replace(false)
+            && let Some(listener) = self.listener.take()
+        {
+            listener.wake_by_ref();
+            self.listener.set(Some(listener));
         }
     }
 
@@ -42,6 +48,7 @@ impl Bell {
             _ => context.waker().clone(),
         };
         self.listener.set(Some(listener));
+        self.asleep.set(true);
     }
 }
 
@@ -57,6 +64,7 @@ pub(crate) async fn pump<T>(
 ) -> T {
     let (mut reader, mut writer) = (pin!(reader), pin!(writer));
     poll_fn(|context| {
+        bell.asleep.set(false);
         loop {
             if let Some(end) = stop() {
                 return Poll::Ready(end);

@@ -90,7 +90,7 @@ impl Inner {
         match end {
             End::Unneeded => return false,
             End::Refused(refusal) => {
-                tracing::warn!(%target, %address, %refusal, "target cannot be used");
+                tracing::debug!(%target, %address, %refusal, "target cannot be used");
                 let address = address.to_string();
                 self.end_all(&CallError::Refused { target, address, refusal });
             }
@@ -98,7 +98,7 @@ impl Inner {
                 self.calls.borrow_mut().note_trouble(status.to_string());
             }
             End::Status(status) => {
-                tracing::warn!(%target, %address, %status, "target does not admit the session");
+                tracing::debug!(%target, %address, %status, "target does not admit the session");
                 self.end_all(&CallError::Status { status, body: Vec::new() });
             }
             End::Broken(reason) => {

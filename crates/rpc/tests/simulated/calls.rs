@@ -109,6 +109,29 @@ fn calls_survive_a_killed_server() {
 }
 
 #[test]
+fn a_killed_client_leaves_a_server_that_goes_on() {
+    for seed in 0..20 {
+        let world = World::new(seed);
+        *world.service.delays.borrow_mut() = vec![100 * MILLISECOND];
+        let doomed = peer(&world.client);
+        world.client.spawn(async move {
+            let calls = (0..200).map(|index| {
+                let doomed = doomed.clone();
+                async move { doomed.call(&mutation(&index.to_string()), None).await.map(drop) }
+            });
+            join_all(calls).await;
+        });
+        world.wait(150 * MILLISECOND);
+        world.simulation.kill(CLIENT);
+        let client = world.simulation.platform(CLIENT);
+        let world = World { client, ..world };
+        let next = peer(&world.client);
+        world.run(async move { next.call(&Echo {}, None).await.unwrap() });
+        assert!(world.service.executed.borrow().values().all(|count| *count == 1));
+    }
+}
+
+#[test]
 fn a_partition_ends_calls_at_their_deadline_and_burns_the_sequence() {
     let world = World::new(4);
     let peer = peer(&world.client);
