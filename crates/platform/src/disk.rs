@@ -104,10 +104,19 @@ pub enum Disk {
     Simulated(SimulatedBackend),
 }
 
+// Without the simulation there is one variant and nothing to choose at run time.
+#[cfg(not(feature = "sim"))]
+const _: () = assert!(
+    size_of::<Disk>() == size_of::<IoUringBackend>()
+        && size_of::<FileHandle>() == size_of::<uring::File>()
+        && size_of::<crate::Link>() == size_of::<uring::Link>()
+        && size_of::<crate::Platform>() == size_of::<uring::Platform>()
+);
+
 storage_backend! {
     /// Opens a file; `mode` counts when it is created.
     fn open(&self, path: &Path, flags: OpenFlags, mode: u32) -> Result<FileHandle, StorageError>;
-    /// Closes a file, reporting what the kernel says.
+    /// Closes a file and gives its lock up. Says nothing about durability; dropping does as well.
     fn close(&self, file: FileHandle) -> Result<(), StorageError>;
     /// Reads up to `len` bytes into the front of `buffer` and sets its length to what was read;
     /// fewer only at the end of the file.

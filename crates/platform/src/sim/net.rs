@@ -62,7 +62,7 @@ impl Platform {
             }
             other => other.clone(),
         };
-        world.network.listen(address.clone(), self.node, self.process)?;
+        world.network.listen(&address, self.node, self.process)?;
         drop(world);
         Ok(Listener { platform: self.clone(), address, framing })
     }
@@ -91,7 +91,7 @@ impl Listener {
     pub(crate) async fn accept(&self) -> io::Result<Link> {
         let connection = poll_fn(|context| {
             let mut world = self.platform.world.borrow_mut();
-            match world.network.accept(&self.address, context.waker()) {
+            match world.network.accept(self.platform.node, &self.address, context.waker()) {
                 None => Poll::Ready(Err(io::Error::from(ErrorKind::NotConnected))),
                 Some(None) => Poll::Pending,
                 Some(Some(connection)) => Poll::Ready(Ok(connection)),
@@ -113,7 +113,7 @@ impl Drop for Listener {
         let Platform { world, node, process } = &self.platform;
         let mut world = world.borrow_mut();
         if world.is_alive(*node, *process) {
-            world.close_listener(&self.address);
+            world.close_listener(*node, &self.address);
         }
     }
 }

@@ -218,3 +218,20 @@ impl Drop for Handoff {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_listener_s_name_is_replaced_and_a_live_one_s_is_not() {
+        let dir = tempfile::tempdir().expect("a directory to work in");
+        let path = dir.path().join("socket");
+        let live = bind_unix(&path).expect("bind");
+        let taken = bind_unix(&path).expect_err("taken");
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        drop(live);
+        assert!(path.exists(), "a killed process leaves the name");
+        bind_unix(&path).expect("bind again");
+    }
+}

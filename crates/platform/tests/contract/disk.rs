@@ -21,7 +21,10 @@ async fn file_with(disk: &Disk, path: &Path, bytes: &[u8]) -> FileHandle {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index % 251) as u8).collect()
+    let cycle: Vec<u8> = (0..251).collect();
+    let mut bytes = cycle.repeat(len / cycle.len() + 1);
+    bytes.truncate(len);
+    bytes
 }
 
 /// Bytes come back as they were written, whatever the size and the alignment.

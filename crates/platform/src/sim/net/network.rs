@@ -106,6 +106,16 @@ struct Connection {
     broken: bool,
 }
 
+/// Where a listener is found: a Unix socket only by those on its node.
+type Place = (Option<SimulatedNode>, Address);
+
+fn place(node: SimulatedNode, address: &Address) -> Place {
+    match address {
+        Address::Tcp(_) => (None, address.clone()),
+        Address::Unix(_) => (Some(node), address.clone()),
+    }
+}
+
 struct ListenerState {
     node: SimulatedNode,
     process: u64,
@@ -116,7 +126,7 @@ struct ListenerState {
 /// All listeners and connections of a world.
 #[derive(Default)]
 pub(in super::super) struct Network {
-    listeners: BTreeMap<Address, ListenerState>,
+    listeners: BTreeMap<Place, ListenerState>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     partitions: BTreeSet<(SimulatedNode, SimulatedNode)>,
@@ -140,21 +150,27 @@ impl Network {
 
     pub(super) fn listen(
         &mut self,
-        address: Address,
+        address: &Address,
         node: SimulatedNode,
         process: u64,
     ) -> io::Result<()> {
-        if self.listeners.contains_key(&address) {
+        let place = place(node, address);
+        if self.listeners.contains_key(&place) {
             return Err(ErrorKind::AddrInUse.into());
         }
         let state = ListenerState { node, process, backlog: VecDeque::new(), waker: None };
-        self.listeners.insert(address, state);
+        self.listeners.insert(place, state);
         Ok(())
     }
 
     /// The next connection at `address`; `None` without a listener there.
-    pub(super) fn accept(&mut self, address: &Address, waker: &Waker) -> Option<Option<u64>> {
-        let listener = self.listeners.get_mut(address)?;
+    pub(super) fn accept(
+        &mut self,
+        node: SimulatedNode,
+        address: &Address,
+        waker: &Waker,
+    ) -> Option<Option<u64>> {
+        let listener = self.listeners.get_mut(&place(node, address))?;
         let connection = listener.backlog.pop_front();
         if connection.is_none() {
             listener.waker = Some(waker.clone());
@@ -212,7 +228,7 @@ impl Network {
 impl World {
     /// Whether a connection attempt gets an answer, be it a refusal.
     pub(super) fn is_reachable(&self, from: SimulatedNode, address: &Address) -> bool {
-        let listener = self.network.listeners.get(address);
+        let listener = self.network.listeners.get(&place(from, address));
         listener.is_none_or(|listener| !self.network.is_partitioned(from, listener.node))
     }
 
@@ -226,7 +242,8 @@ impl World {
             return Err(ErrorKind::NetworkDown.into());
         }
         let network = &mut self.network;
-        let listener = network.listeners.get_mut(address).ok_or(ErrorKind::ConnectionRefused)?;
+        let listener = network.listeners.get_mut(&place(node, address));
+        let listener = listener.ok_or(ErrorKind::ConnectionRefused)?;
         if listener.backlog.len() >= BACKLOG_MAX {
             return Err(ErrorKind::ConnectionRefused.into());
         }
@@ -243,8 +260,8 @@ impl World {
         Ok(id)
     }
 
-    pub(super) fn close_listener(&mut self, address: &Address) {
-        if let Some(listener) = self.network.listeners.remove(address) {
+    pub(super) fn close_listener(&mut self, node: SimulatedNode, address: &Address) {
+        if let Some(listener) = self.network.listeners.remove(&place(node, address)) {
             for connection in listener.backlog {
                 self.release_end(connection, 1);
             }
@@ -460,10 +477,10 @@ impl World {
         let dead = |at: SimulatedNode, by: u64| at == node && by < process;
         let listeners: Vec<Address> = (self.network.listeners.iter())
             .filter(|(_, listener)| dead(listener.node, listener.process))
-            .map(|(address, _)| address.clone())
+            .map(|((_, address), _)| address.clone())
             .collect();
         for address in listeners {
-            self.close_listener(&address);
+            self.close_listener(node, &address);
         }
         let ends: Vec<(u64, usize)> = (self.network.connections.iter())
             .flat_map(|(id, connection)| [(*id, 0, connection), (*id, 1, connection)])

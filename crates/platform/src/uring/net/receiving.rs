@@ -15,8 +15,9 @@ use super::super::window::Window;
 use super::Connection;
 use crate::{Buffer, Frame, FrameLengths, Framing};
 
-/// The most that one read for heads takes; many small frames fit.
-const READ_MAX: usize = 64 << 10;
+/// The most that one read for heads takes. Many small frames fit, and a thousand idle
+/// connections hold no more than 16 MiB.
+const READ_MAX: usize = 16 << 10;
 /// What a read for a head takes while bulk data keeps coming, so that little of it is copied.
 const READ_MIN: usize = 512;
 /// Bulk data from this size on shrinks the next read to `READ_MIN`.
