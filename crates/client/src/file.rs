@@ -1,8 +1,9 @@
 //! Open files: the handle, and the state that all handles of one file share.
 //!
-//! Invariant: the attributes kept here never go back: of two replies, the one with the newer
-//! generation, then the newer change time wins, and within one generation the size only grows,
-//! because every shrink is a new generation.
+//! Invariant: the attributes kept here are hints. No operation succeeds on their word alone: the
+//! home, whose unsynced changes a power loss may have undone, has confirmed size and generation
+//! during the operation. Of two replies that may have overtaken each other the newer is kept; a
+//! reply to a question during which nothing else arrived is kept even if it goes back.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
@@ -11,13 +12,16 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use futures_util::lock::Mutex;
+use ringfs_platform::Slice;
+use ringfs_rpc::Response;
 use ringfs_wire::{
-    Attributes, Errno, Extend, Generation, HEAD_SIZE, HeadRead, InodeNumber, Status, Sync,
+    Attributes, Errno, Extend, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, Status, Sync,
     TargetId, Timestamp,
 };
 
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
+use crate::notify::Notify;
 use crate::open::OpenMode;
 use crate::session::Session;
 
@@ -48,19 +52,37 @@ impl Drop for Reference {
     }
 }
 
+/// How far data is written and how far the home knows.
+#[derive(Debug, Default)]
+pub(crate) struct Extension {
+    /// Held by whoever tells the home a new size.
+    pub(crate) sending: Mutex<()>,
+    /// Highest end whose data is written, under the generation it was written under.
+    pub(crate) written: Cell<(Generation, u64)>,
+    /// How many requests were begun.
+    pub(crate) begun: Cell<u64>,
+    /// The latest that succeeded: which one it was, its generation, and the end it carried.
+    pub(crate) told: Cell<(u64, Generation, u64)>,
+}
+
 /// What the handles of a file share.
 pub(crate) struct FileState {
     pub(crate) client: Client,
     session: Rc<Session>,
     attributes: RefCell<Attributes>,
-    /// Highest end whose data is written, under the generation it was written under.
-    pub(crate) written: Cell<(Generation, u64)>,
-    /// Held by whoever tells the home a new size.
-    pub(crate) extending: Mutex<()>,
+    /// Counts the replies taken over.
+    replies: Cell<u64>,
+    /// How far data is written and how far the home knows.
+    pub(crate) extension: Extension,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
     /// When the last overwrite happened, if the home does not know.
     times: Cell<Option<Timestamp>>,
+    /// Held by whoever tells the home those times.
+    telling_times: Mutex<()>,
+    /// Whether a task waits to tell them.
+    times_due: Cell<bool>,
+    times_told: Notify,
     _reference: Reference,
 }
 
@@ -76,11 +98,14 @@ impl FileState {
         Self {
             client,
             session: session.clone(),
-            written: Cell::new((attributes.generation, 0)),
             attributes: RefCell::new(attributes),
-            extending: Mutex::default(),
+            replies: Cell::new(0),
+            extension: Extension::default(),
             reserving: Mutex::default(),
             times: Cell::new(None),
+            telling_times: Mutex::default(),
+            times_due: Cell::new(false),
+            times_told: Notify::default(),
             _reference: reference,
         }
     }
@@ -103,12 +128,12 @@ impl FileState {
     }
 
     /// A call to the home of this file.
-    pub(crate) async fn call<R: ringfs_wire::Request>(
+    pub(crate) async fn call<R: Request>(
         &self,
         request: &R,
-        bulk: Option<ringfs_platform::Slice>,
+        bulk: Option<Slice>,
         deadline: Deadline,
-    ) -> Result<ringfs_rpc::Response<R::Reply>, ClientError> {
+    ) -> Result<Response<R::Reply>, ClientError> {
         let result =
             self.client.call_home(self.session()?, self.inode(), request, bulk, deadline).await;
         result.map_err(|error| {
@@ -117,16 +142,17 @@ impl FileState {
         })
     }
 
-    /// Takes over attributes that a server sent.
+    /// Takes over attributes that a server sent, unless newer ones are known. Within one
+    /// generation size and reach only grow, because every shrink is a new generation.
     pub(crate) fn adopt(&self, new: &Attributes) {
         let mut known = self.attributes.borrow_mut();
-        let order = |attributes: &Attributes| (attributes.generation, attributes.changed);
         if new.inode != known.inode || new.generation < known.generation {
             return;
         }
+        self.replies.set(self.replies.get() + 1);
         let same = new.generation == known.generation;
         let (size, reach) = (known.size.max(new.size), known.reach.max(new.reach));
-        if order(new) >= order(&known) {
+        if !same || new.changed >= known.changed {
             *known = new.clone();
         }
         if same {
@@ -147,29 +173,52 @@ impl FileState {
     }
 
     /// Asks the home for the attributes of now.
-    pub(crate) async fn refresh(&self, deadline: Deadline) -> Result<(), ClientError> {
-        let request = HeadRead { inode: self.inode(), offset: 0, length: 0 };
+    pub(crate) async fn refresh(&self, deadline: Deadline) -> Result<Attributes, ClientError> {
+        Ok(self.read_head(0, 0, deadline).await?.reply)
+    }
+
+    /// Asks the home for attributes and bytes of the head. If nothing else arrived meanwhile, the
+    /// reply counts even where it goes back.
+    pub(crate) async fn read_head(
+        &self,
+        offset: u64,
+        length: u32,
+        deadline: Deadline,
+    ) -> Result<Response<Attributes>, ClientError> {
+        let replies = self.replies.get();
+        let request = HeadRead { inode: self.inode(), offset, length };
         let response = self.call(&request, None, deadline).await?;
-        self.accept(&response.reply)
+        let is_latest = self.replies.get() == replies;
+        self.accept(&response.reply)?;
+        if is_latest {
+            *self.attributes.borrow_mut() = response.reply.clone();
+        }
+        Ok(response)
     }
 
     /// Notes that contents changed within the size; the home learns the time within a second.
     pub(crate) fn note_overwrite(self: &Rc<Self>, when: Timestamp) {
-        if self.times.replace(Some(when)).is_some() {
+        self.times.set(Some(when));
+        if self.times_due.replace(true) {
             return;
         }
         let (file, platform) = (self.clone(), self.client.shared.platform.clone());
         self.client.shared.platform.spawn(async move {
-            platform.sleep(TIMES_DELAY_MAX).await;
+            let told = file.times_told.notified();
+            platform.timeout(TIMES_DELAY_MAX, told).await;
+            file.times_due.set(false);
             if let Err(error) = file.flush_times().await {
                 tracing::warn!(%error, "the time of a write did not reach the file's home");
             }
         });
     }
 
-    /// Tells the home the time of overwrites it does not know of.
+    /// Tells the home the time of overwrites it does not know of. When it returns, no time noted
+    /// before is still on its way.
     pub(crate) async fn flush_times(&self) -> Result<(), ClientError> {
+        let _guard = self.telling_times.lock().await;
         let Some(modified) = self.times.take() else { return Ok(()) };
+        self.times_told.notify_all();
         let deadline = self.client.deadline();
         let inode = self.inode();
         let mut attempt = 0;
@@ -179,8 +228,7 @@ impl FileState {
             let request = Extend { inode, generation, end: 0, modified };
             match self.call(&request, None, deadline).await {
                 Err(error) if error.is_stale() => {
-                    self.refresh(deadline).await?;
-                    if self.attributes().modified >= modified {
+                    if self.refresh(deadline).await?.modified >= modified {
                         return Ok(());
                     }
                     self.client.back_off(attempt, deadline, Status::Busy).await?;
@@ -229,8 +277,8 @@ impl FileState {
         let (synced, refreshed) =
             join(self.sync_owners(&early, deadline), self.refresh(deadline)).await;
         synced?;
-        refreshed?;
-        let reach = self.attributes().reach.max(self.attributes().size);
+        let now = refreshed?;
+        let reach = now.reach.max(now.size);
         let late: BTreeSet<_> = self.owners(reach).difference(&early).copied().collect();
         self.sync_owners(&late, deadline).await?;
         self.call(&Sync { inode: Some(self.inode()) }, None, deadline).await?;
@@ -260,7 +308,7 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn new(_client: &Client, file: Rc<FileState>, mode: OpenMode) -> Self {
+    pub(crate) fn new(file: Rc<FileState>, mode: OpenMode) -> Self {
         Self { file, mode }
     }
 
@@ -285,8 +333,7 @@ impl OpenFile {
             self.file.flush_times().await?;
             self.file.refresh(self.file.client.deadline()).await
         };
-        result.await.map_err(|error| self.explain(error, "read the attributes of"))?;
-        Ok(self.attributes())
+        result.await.map_err(|error| self.explain(error, "read the attributes of"))
     }
 
     /// Cuts the file to `size` bytes, or extends it with zeros.

@@ -83,7 +83,7 @@ impl Client {
             let deadline = self.deadline();
             let (state, _) =
                 self.create_state(directory, name, permissions, exclusive, deadline).await?;
-            Ok::<_, ClientError>(OpenFile::new(self, state, OpenMode::READ_WRITE))
+            Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
     }
@@ -170,12 +170,16 @@ impl Client {
         match created {
             Ok((state, is_new)) => {
                 let checked = if is_new { mode } else { self.permitted(&state, mode)? };
-                self.finish_open(OpenFile::new(self, state, checked), is_new).await
+                self.finish_open(OpenFile::new(state, checked), is_new).await
             }
             Err(error)
                 if !mode.exclusive && (error.is(Errno::EEXIST) || error.is(Errno::ELOOP)) =>
             {
-                self.open_existing(directory, name, mode, deadline).await
+                match self.open_existing(directory, name, mode, deadline).await {
+                    // It was there and is gone: look again from the start.
+                    Err(gone) if gone.is(Errno::ENOENT) => Err(error),
+                    result => result,
+                }
             }
             Err(error) => Err(error),
         }
@@ -193,7 +197,7 @@ impl Client {
             None => Ok(Opened::Symlink),
             Some(state) => {
                 let mode = self.permitted(&state, mode)?;
-                self.finish_open(OpenFile::new(self, state, mode), false).await
+                self.finish_open(OpenFile::new(state, mode), false).await
             }
         }
     }
@@ -396,6 +400,6 @@ impl Client {
         if !read && !write {
             return Err(Errno::EACCES.into());
         }
-        Ok(OpenFile::new(self, state, OpenMode { read, write, ..OpenMode::default() }))
+        Ok(OpenFile::new(state, OpenMode { read, write, ..OpenMode::default() }))
     }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use futures_util::future::join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ringfs_platform::{Buffer, Slice};
-use ringfs_wire::{Attributes, ChunkRead, HEAD_SIZE, HeadRead, Status};
+use ringfs_wire::{Attributes, ChunkRead, HEAD_SIZE, Status};
 
 use crate::client::Deadline;
 use crate::error::ClientError;
@@ -59,7 +59,8 @@ async fn read_range(file: &Rc<FileState>, range: Range<u64>) -> Result<Vec<Slice
         )
         .await;
         let (now, head) = head?;
-        if now.generation == known.generation {
+        // A home that lost power may know less than it told before.
+        if now.generation == known.generation && now.size >= early.end.min(known.size) {
             let late = below(chunk_part(&range), now.size);
             let late = late.start.max(early.end)..late.end;
             let result = match chunks {
@@ -92,12 +93,10 @@ async fn read_head(
     range: Range<u64>,
     deadline: Deadline,
 ) -> Result<(Attributes, Option<Slice>), ClientError> {
-    let length = range.end - range.start;
-    let offset = if length == 0 { 0 } else { range.start };
     debug_assert!(range.end <= HEAD_SIZE, "heads end at the head size");
-    let request = HeadRead { inode: file.inode(), offset, length: length as u32 };
-    let response = file.call(&request, None, deadline).await?;
-    file.accept(&response.reply)?;
+    let length = (range.end - range.start) as u32;
+    let offset = if length == 0 { 0 } else { range.start };
+    let response = file.read_head(offset, length, deadline).await?;
     let expected = below(range, response.reply.size);
     let bytes = padded(response.bulk, expected.end - expected.start);
     Ok((response.reply, bytes.into_iter().next()))

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use ringfs_wire::{Attributes, DirectoryItem, Errno, InodeNumber, InodeType, Name};
+use ringfs_wire::{Attributes, DirectoryItem, Errno, InodeNumber, InodeType, Name, ReadDirectory};
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -34,6 +34,16 @@ struct Level {
     waiting: VecDeque<DirectoryItem>,
     after: u64,
     end: bool,
+}
+
+/// One directory being emptied.
+struct Emptying {
+    parent: InodeNumber,
+    name: Name,
+    inode: InodeNumber,
+    /// Directories in it that are still to be removed.
+    below: Vec<(Name, InodeNumber)>,
+    attempts: u32,
 }
 
 /// A walk through a tree, directories before what is in them. Symbolic links are not followed.
@@ -79,18 +89,22 @@ impl Client {
         name: Name,
         inode: InodeNumber,
     ) -> Result<(), ClientError> {
-        let mut way = vec![(parent, name, inode, 0)];
-        while let Some((parent, name, inode, attempts)) = way.last_mut() {
-            let (parent, name, inode) = (*parent, name.clone(), *inode);
-            if let Some(below) = self.remove_files(inode).await? {
-                way.push((inode, below.0, below.1, 0));
+        let mut way = vec![Emptying { parent, name, inode, below: Vec::new(), attempts: 0 }];
+        while let Some(level) = way.last_mut() {
+            if level.below.is_empty() {
+                level.below = self.remove_files(level.inode).await?;
+            }
+            if let Some((name, inode)) = level.below.pop() {
+                let parent = level.inode;
+                way.push(Emptying { parent, name, inode, below: Vec::new(), attempts: 0 });
                 continue;
             }
-            match self.rmdir(parent, &name).await {
+            match self.rmdir(level.parent, &level.name).await {
                 Err(error)
-                    if error.errno() == Errno::ENOTEMPTY && *attempts < EMPTYING_ATTEMPTS_MAX =>
+                    if error.errno() == Errno::ENOTEMPTY
+                        && level.attempts < EMPTYING_ATTEMPTS_MAX =>
                 {
-                    *attempts += 1;
+                    level.attempts += 1;
                 }
                 Err(error) if error.errno() != Errno::ENOENT => return Err(error),
                 _ => {
@@ -101,21 +115,22 @@ impl Client {
         Ok(())
     }
 
-    /// Removes what is no directory from a directory, until it meets a directory in it.
+    /// Removes what is no directory from a directory, until it meets a page with directories.
     async fn remove_files(
         &self,
         directory: InodeNumber,
-    ) -> Result<Option<(Name, InodeNumber)>, ClientError> {
+    ) -> Result<Vec<(Name, InodeNumber)>, ClientError> {
         let mut after = 0;
         loop {
-            let page = match self.read_directory(directory, after, PAGE_LEN).await {
-                Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
+            let request = ReadDirectory { directory, after, limit: PAGE_LEN };
+            let page = match self.ask_home(directory, &request, self.deadline()).await {
+                Err(error) if error.errno() == Errno::ENOENT => return Ok(Vec::new()),
                 result => result?,
             };
+            let end = page.end || page.items.is_empty();
             after = page.items.last().map_or(after, |item| item.cookie);
-            let below = page.items.iter().find(|item| item.kind == InodeType::Directory);
-            let below = below.map(|item| (item.name.clone(), item.inode));
-            let files = page.items.into_iter().filter(|item| item.kind != InodeType::Directory);
+            let is_directory = |item: &DirectoryItem| item.kind == InodeType::Directory;
+            let (below, files): (Vec<_>, Vec<_>) = page.items.into_iter().partition(is_directory);
             stream::iter(files)
                 .map(|item| async move {
                     match self.unlink(directory, &item.name).await {
@@ -126,8 +141,8 @@ impl Client {
                 .buffer_unordered(self.shared.options.parallel_chunks.max(1))
                 .try_collect::<()>()
                 .await?;
-            if below.is_some() || page.end {
-                return Ok(below);
+            if !below.is_empty() || end {
+                return Ok(below.into_iter().map(|item| (item.name, item.inode)).collect());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Writing: chunks first, then the head, then the size.
 //!
-//! Invariant: a write has returned only when its data is at the owners and its size at the home.
+//! Invariant: a write has returned only when its data is at the owners and its size at the home;
+//! a write within the size has asked the home, beside the owners, whether that size still holds.
 //! A write whose generation has passed is done again as a whole. All pieces have come to an end,
 //! well or not, before the write goes on: no piece of a write that failed can overwrite a later
 //! one. What a failed write left beyond the size is cut off before the error is returned.
@@ -8,6 +9,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use ringfs_platform::Slice;
 use ringfs_wire::{
@@ -100,17 +102,29 @@ async fn write_once(
     data: &Slice,
     deadline: Deadline,
 ) -> Result<(), ClientError> {
+    let part = |part: Range<u64>| {
+        data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
+    };
     let chunks = chunk_part(range);
     if !chunks.is_empty() {
         reserve(file, range.end, deadline).await?;
     }
     let known = file.attributes().clone();
-    let part = |part: Range<u64>| {
-        data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
-    };
+    let mut extends = range.end > known.size;
     if !chunks.is_empty() {
         let slice = part(chunks.clone());
-        write_chunks(file, chunks.clone(), &slice, &known, deadline).await?;
+        let writing = write_chunks(file, chunks.clone(), &slice, &known, deadline);
+        if extends {
+            writing.await?;
+        } else {
+            let (written, now) = join(writing, file.refresh(deadline)).await;
+            written?;
+            let now = now?;
+            if now.generation != known.generation {
+                return Err(stale());
+            }
+            extends = range.end > now.size;
+        }
     }
     let head = head_part(range);
     if !head.is_empty() {
@@ -119,18 +133,17 @@ async fn write_once(
         let response = file.call(&request, Some(part(head.clone())), deadline).await?;
         file.accept(&response.reply)?;
     }
-    if chunks.is_empty() {
-        return Ok(());
-    }
     let now = Timestamp::from(file.client.shared.platform.wall());
-    if range.end > known.size {
-        extend(file, known.generation, range.end, now, deadline).await
-    } else {
-        if head.is_empty() {
-            file.note_overwrite(now);
-        }
-        Ok(())
+    if !chunks.is_empty() && extends {
+        extend(file, known.generation, range.end, now, deadline).await?;
+    } else if head.is_empty() {
+        file.note_overwrite(now);
     }
+    Ok(())
+}
+
+fn stale() -> ClientError {
+    ClientError::Failed { place: Default::default(), status: Status::StaleGeneration }
 }
 
 /// Announces writes up to `end` and further, unless that has been done.
@@ -193,8 +206,9 @@ async fn write_chunks(
     failure.map_or(Ok(()), Err)
 }
 
-/// Tells the home that data is written up to `end`. One request is under way per file; it carries
-/// the highest end there is, and whoever waited for it and is covered by it needs none.
+/// Tells the home that data is written up to `end`. One request is under way per file. It carries
+/// the highest end there is, so that whoever waited for it need not send one, if it was begun
+/// after their data was written.
 async fn extend(
     file: &FileState,
     generation: Generation,
@@ -202,21 +216,28 @@ async fn extend(
     modified: Timestamp,
     deadline: Deadline,
 ) -> Result<(), ClientError> {
-    let (written_under, written) = file.written.get();
-    if generation >= written_under {
-        let others = if generation == written_under { written } else { 0 };
-        file.written.set((generation, end.max(others)));
+    let extension = &file.extension;
+    let (written_under, written) = extension.written.get();
+    if generation > written_under {
+        extension.written.set((generation, end));
+    } else if generation == written_under {
+        extension.written.set((generation, end.max(written)));
     }
-    let _guard = file.extending.lock().await;
-    let known = file.attributes().clone();
-    if known.generation == generation && known.size >= end {
+    let begun_before = extension.begun.get();
+    let _guard = extension.sending.lock().await;
+    let (number, told_under, told) = extension.told.get();
+    if number > begun_before && told_under == generation && told >= end {
         return Ok(());
     }
-    let (written_under, written) = file.written.get();
+    let (written_under, written) = extension.written.get();
     let end = if written_under == generation { written.max(end) } else { end };
+    let number = extension.begun.get() + 1;
+    extension.begun.set(number);
     let request = Extend { inode: file.inode(), generation, end, modified };
     let response = file.call(&request, None, deadline).await?;
-    file.accept(&response.reply)
+    file.accept(&response.reply)?;
+    extension.told.set((number, generation, end));
+    Ok(())
 }
 
 /// After a write failed for `error`: what it left beyond the size goes. When that cannot be done
