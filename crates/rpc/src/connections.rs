@@ -82,7 +82,7 @@ impl Connections {
         self.enter(&connection);
         self.data_ended(&connection).await;
         if !connection.closed.get() {
-            let admitted = service.admit(&hello);
+            let admitted = service.admit(hello.clone()).await;
             let refused = admitted.is_err();
             let frame = welcome(cluster, target, admitted);
             let sent = platform.timeout(GREETING_DEADLINE, sender.send(vec![frame])).await;

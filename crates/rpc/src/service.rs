@@ -9,9 +9,10 @@ use ringfs_wire::{AnyRequest, FrameHeader, Hello, SessionId, Status};
 /// Answers the requests for one target.
 pub trait Service {
     /// Decides whether a connection may begin, after its key was proved and the session's older
-    /// connection has come to rest. May open the session. [`Status::Busy`] and
+    /// connection has come to rest. May open the session, and waits until that cannot be
+    /// forgotten: from then on the caller counts on being known. [`Status::Busy`] and
     /// [`Status::Recovering`] make the caller try again, [`Status::SessionExpired`] ends its calls.
-    fn admit(&self, hello: &Hello) -> Result<(), Status>;
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>>;
 
     /// Carries out one request. Polled first where it was read, so requests of one connection
     /// begin in the order they were sent; it goes on as a task of its own.

@@ -29,8 +29,8 @@ fn identity(key: &str) -> Identity {
 struct Mirror;
 
 impl Service for Mirror {
-    fn admit(&self, _: &Hello) -> Result<(), Status> {
-        Ok(())
+    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {

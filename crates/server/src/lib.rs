@@ -11,6 +11,8 @@ mod data;
 mod error;
 mod locks;
 mod metadata;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod node;
 mod operation;
 mod rename;
@@ -19,4 +21,6 @@ mod signal;
 mod target;
 
 pub use error::ServerError;
+#[cfg(feature = "mutations")]
+pub use mutations::Mutations;
 pub use node::{Node, NodeOptions, start};

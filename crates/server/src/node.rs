@@ -20,7 +20,7 @@ use ringfs_store::{Store, StoreOptions};
 use ringfs_wire::{FilePermissions, InodeNumber, NodeId, SessionId, TargetId};
 
 use crate::ServerError;
-use crate::target::Target;
+use crate::target::{Parts, Target};
 
 /// Connections on their way to a target.
 const MAILBOX_BOUND: usize = 256;
@@ -46,6 +46,9 @@ pub struct NodeOptions {
     pub listen: Address,
     /// Settings of the targets' stores. Target, cluster, root and chunk size are filled in.
     pub store: StoreOptions,
+    /// Deliberate defects.
+    #[cfg(feature = "mutations")]
+    pub mutations: crate::Mutations,
 }
 
 enum ToShard {
@@ -244,7 +247,16 @@ async fn open_target(platform: &Platform, plan: ShardPlan) -> Result<Rc<Target>,
         .await
         .map_err(|source| ServerError::Target { target, directory, source })?;
     let peers = peers(platform, &options, &map, target)?;
-    Ok(Target::new(platform.clone(), target, map, store, peers, stop))
+    Ok(Target::new(Parts {
+        platform: platform.clone(),
+        id: target,
+        map,
+        store,
+        peers,
+        stop,
+        #[cfg(feature = "mutations")]
+        mutations: options.mutations,
+    }))
 }
 
 fn peers(

@@ -150,28 +150,36 @@ impl<'a> Operation<'a> {
     /// Decides: logs and syncs the commit record with the local steps and the caller's reply, then
     /// tells the participants in the background.
     pub(crate) async fn commit(mut self, caller: Option<(Caller, Vec<u8>)>) -> Answer {
-        let target = self.target;
-        target.room(false)?;
-        let participants: Vec<_> = self.participants.borrow().iter().copied().collect();
-        let mut tx = target.store.transaction();
-        let now = target.now();
-        for (step, result) in &self.local {
-            namespace::execute(&mut tx, step, *result, now, &|i| target.is_referenced(i));
-        }
-        if let Some((caller, body)) = &caller {
-            target.record_reply(&mut tx, *caller, body);
-        }
-        tx.put(Record::PutCommitted { operation: self.id, participants });
-        let position = tx.commit();
+        self.target.room(false)?;
+        let body = caller.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
+        let decision = Decision {
+            operation: self.id,
+            steps: std::mem::take(&mut self.local),
+            participants: self.participants.borrow().iter().copied().collect(),
+            caller,
+        };
         // From here on only the log knows: a failing disk must not turn this into an abort.
         self.decided = true;
-        target.synced(position).await?;
-        target.undecided.borrow_mut().remove(&self.id);
-        target.locks.release(Holder::Operation(self.id));
-        target.after_effects(self.local.iter().map(|(step, _)| step));
-        target.drive_commit(self.id);
-        Ok((caller.map(|(_, body)| body).unwrap_or_default(), None))
+        #[cfg(feature = "mutations")]
+        if self.target.mutations.ack_rename_early {
+            let target = self.target.shared();
+            self.target.platform.spawn(async move {
+                target.platform.sleep(crate::mutations::COMMIT_DELAY).await;
+                let _ = target.log_commit(decision).await;
+            });
+            return Ok((body, None));
+        }
+        self.target.log_commit(decision).await?;
+        Ok((body, None))
     }
+}
+
+/// A decision to commit, before it is logged.
+struct Decision {
+    operation: OperationId,
+    steps: Vec<(Step, StepResult)>,
+    participants: Vec<TargetId>,
+    caller: Option<(Caller, Vec<u8>)>,
 }
 
 impl Drop for Operation<'_> {
@@ -194,6 +202,28 @@ impl Drop for Operation<'_> {
 }
 
 impl Target {
+    /// Coordinator: the commit record with everything that takes effect here, durably; then the
+    /// locks go and the participants are told.
+    async fn log_commit(&self, decision: Decision) -> Result<(), Status> {
+        let Decision { operation, steps, participants, caller } = decision;
+        let mut tx = self.store.transaction();
+        let now = self.now();
+        for (step, result) in &steps {
+            namespace::execute(&mut tx, step, *result, now, &|i| self.is_referenced(i));
+        }
+        if let Some((caller, body)) = &caller {
+            self.record_reply(&mut tx, *caller, body);
+        }
+        tx.put(Record::PutCommitted { operation, participants });
+        let position = tx.commit();
+        self.synced(position).await?;
+        self.undecided.borrow_mut().remove(&operation);
+        self.locks.release(Holder::Operation(operation));
+        self.after_effects(steps.iter().map(|(step, _)| step));
+        self.drive_commit(operation);
+        Ok(())
+    }
+
     /// Participant: checks, locks and durably notes steps.
     pub(crate) async fn prepare(&self, request: &Prepare) -> Answer {
         reply(&self.prepare_steps(request).await?)

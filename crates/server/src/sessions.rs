@@ -12,14 +12,12 @@ use ringfs_wire::{InodeNumber, SessionId};
 
 use crate::signal::Signal;
 
-/// Expired sessions that are remembered, so that a late frame of theirs is refused.
-const EXPIRED_MAX: usize = 65_536;
-
 /// A session that is not heard of for this long has ended.
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(10);
 
 struct Session {
     last_seen: Duration,
+    connected: bool,
     references: BTreeSet<InodeNumber>,
 }
 
@@ -30,9 +28,6 @@ struct Table {
     referenced: BTreeMap<InodeNumber, u32>,
     /// Slots whose mutation is being executed.
     running: BTreeSet<(SessionId, u16)>,
-    /// Sessions that expired with state; nothing of theirs is ever executed again. After a restart
-    /// the store's list of sessions tells the same at the handshake.
-    expired: BTreeSet<SessionId>,
 }
 
 /// The sessions of one target.
@@ -43,28 +38,39 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Notes a sign of life; a session not known yet is opened.
+    /// Opens a session, unless it is open.
+    pub(crate) fn open(&self, session: SessionId, now: Duration) {
+        let fresh = || Session { last_seen: now, connected: false, references: BTreeSet::new() };
+        self.table.borrow_mut().sessions.entry(session).or_insert_with(fresh).last_seen = now;
+    }
+
+    /// Notes a sign of life of an open session.
     pub(crate) fn seen(&self, session: SessionId, now: Duration) {
-        let mut table = self.table.borrow_mut();
+        if let Some(entry) = self.table.borrow_mut().sessions.get_mut(&session) {
+            entry.last_seen = now;
+        }
+    }
+
+    /// Whether the session is alive here.
+    pub(crate) fn is_known(&self, session: SessionId) -> bool {
+        self.table.borrow().sessions.contains_key(&session)
+    }
+
+    /// Notes that the session has a connection, or has none.
+    pub(crate) fn connected(&self, session: SessionId, connected: bool) {
+        if let Some(entry) = self.table.borrow_mut().sessions.get_mut(&session) {
+            entry.connected = connected;
+        }
+    }
+
+    /// Whether a session that nobody renews must stay: it holds nothing, and its connection shows
+    /// that its client lives.
+    pub(crate) fn is_idle(&self, session: SessionId) -> bool {
+        let table = self.table.borrow();
         table
             .sessions
-            .entry(session)
-            .or_insert_with(|| Session { last_seen: now, references: BTreeSet::new() })
-            .last_seen = now;
-    }
-
-    /// Whether the session lost state here by expiring.
-    pub(crate) fn is_expired(&self, session: SessionId) -> bool {
-        self.table.borrow().expired.contains(&session)
-    }
-
-    /// Refuses the session from now on.
-    pub(crate) fn refuse(&self, session: SessionId) {
-        let expired = &mut self.table.borrow_mut().expired;
-        expired.insert(session);
-        if expired.len() > EXPIRED_MAX {
-            expired.pop_first();
-        }
+            .get(&session)
+            .is_some_and(|entry| entry.connected && entry.references.is_empty())
     }
 
     /// How many sessions are alive.
@@ -95,12 +101,6 @@ impl Sessions {
     /// Whether any session references the inode.
     pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
         self.table.borrow().referenced.contains_key(&inode)
-    }
-
-    /// Whether the session references anything.
-    pub(crate) fn has_references(&self, session: SessionId) -> bool {
-        let table = self.table.borrow();
-        table.sessions.get(&session).is_some_and(|entry| !entry.references.is_empty())
     }
 
     /// Ends a session and gives what it referenced.
@@ -171,8 +171,8 @@ mod tests {
         let (a, b, inode) = (SessionId(1), SessionId(2), InodeNumber(9));
         sessions.reference(a, inode);
         assert!(!sessions.is_referenced(inode), "an unknown session holds nothing");
-        sessions.seen(a, Duration::ZERO);
-        sessions.seen(b, Duration::from_secs(5));
+        sessions.open(a, Duration::ZERO);
+        sessions.open(b, Duration::from_secs(5));
         sessions.reference(a, inode);
         sessions.reference(a, inode);
         sessions.reference(b, inode);

@@ -55,34 +55,46 @@ pub(crate) struct Target {
     expiring: Cell<bool>,
     stop: MailboxSender<()>,
     this: Weak<Target>,
+    #[cfg(feature = "mutations")]
+    pub(crate) mutations: crate::Mutations,
+}
+
+/// What a target is made of.
+pub(crate) struct Parts {
+    pub(crate) platform: Platform,
+    pub(crate) id: TargetId,
+    pub(crate) map: Rc<ClusterMap>,
+    /// Recovered.
+    pub(crate) store: Store,
+    /// Every other target.
+    pub(crate) peers: BTreeMap<TargetId, Peer>,
+    /// Asks the node to stop.
+    pub(crate) stop: MailboxSender<()>,
+    #[cfg(feature = "mutations")]
+    pub(crate) mutations: crate::Mutations,
 }
 
 impl Target {
     /// A target over its recovered store.
-    pub(crate) fn new(
-        platform: Platform,
-        id: TargetId,
-        map: Rc<ClusterMap>,
-        store: Store,
-        peers: BTreeMap<TargetId, Peer>,
-        stop: MailboxSender<()>,
-    ) -> Rc<Self> {
-        let grace_until = platform.monotonic() + SESSION_LIFETIME;
+    pub(crate) fn new(parts: Parts) -> Rc<Self> {
+        let grace_until = parts.platform.monotonic() + SESSION_LIFETIME;
         Rc::new_cyclic(|this| Self {
-            id,
-            map,
-            store,
+            id: parts.id,
+            map: parts.map,
+            store: parts.store,
             locks: Locks::default(),
             sessions: Sessions::default(),
             undecided: RefCell::default(),
             cleaned: RefCell::default(),
             grace_until,
-            peers,
+            peers: parts.peers,
             last_time: Cell::default(),
             expiring: Cell::new(false),
-            stop,
+            stop: parts.stop,
             this: this.clone(),
-            platform,
+            platform: parts.platform,
+            #[cfg(feature = "mutations")]
+            mutations: parts.mutations,
         })
     }
 
@@ -90,7 +102,7 @@ impl Target {
     pub(crate) fn resume(&self) {
         let now = self.platform.monotonic();
         let sessions: Vec<_> = self.store.state().sessions.keys().copied().collect();
-        sessions.into_iter().for_each(|session| self.sessions.seen(session, now));
+        sessions.into_iter().for_each(|session| self.sessions.open(session, now));
         self.watch_sessions();
         self.resume_operations();
         self.resume_cuts();
@@ -134,24 +146,25 @@ impl Target {
         })
     }
 
-    /// Adds to a mutation's transaction what makes it exactly-once: its reply, and the session if
-    /// this is the first thing it changes here.
+    /// Adds a mutation's reply to its transaction, which makes it exactly-once.
     pub(crate) fn record_reply(&self, tx: &mut Transaction, caller: Caller, body: &[u8]) {
         for record in self.reply_records(caller, body) {
             tx.put(record);
         }
     }
 
-    /// The records of [`Target::record_reply`].
+    /// The records of [`Target::record_reply`]: none for a session that has ended meanwhile.
     pub(crate) fn reply_records(&self, caller: Caller, body: &[u8]) -> Vec<Record> {
         assert!(body.len() <= SLOT_REPLY_MAX, "a mutation's reply fits its slot");
-        let mut records = Vec::with_capacity(2);
-        if !self.store.state().sessions.contains_key(&caller.session) {
-            records.push(Record::PutSession { session: caller.session });
+        #[cfg(feature = "mutations")]
+        if self.mutations.forget_reply_slot {
+            return Vec::new();
         }
         let Caller { session, slot, sequence } = caller;
-        records.push(Record::PutSlot { session, slot, sequence, reply: body.to_vec() });
-        records
+        if !self.store.state().sessions.contains_key(&session) {
+            return Vec::new();
+        }
+        vec![Record::PutSlot { session, slot, sequence, reply: body.to_vec() }]
     }
 
     /// Refuses work that the store has no room for.
@@ -169,12 +182,11 @@ impl Target {
             return Err(Status::Moved);
         }
         let session = call.header.session;
-        if self.sessions.is_expired(session) {
-            return Err(Status::SessionExpired);
-        }
         if session != SessionId::default() {
+            if !self.sessions.is_known(session) {
+                return Err(Status::SessionExpired);
+            }
             self.sessions.seen(session, self.platform.monotonic());
-            self.watch_sessions();
         }
         let answer = if call.request.is_mutation() {
             self.exactly_once(call).await
@@ -300,13 +312,18 @@ impl Target {
         self.reap(inode);
     }
 
-    /// Ends a session nobody renewed. One that had state here is refused from now on.
+    /// Ends a session nobody renewed; its frames are refused from now on.
     fn expire_session(&self, session: SessionId) {
-        let had_state = self.store.state().sessions.contains_key(&session)
-            || self.sessions.has_references(session);
-        if had_state {
+        let has_slots = {
+            let state = self.store.state();
+            state.sessions.get(&session).is_some_and(|logged| !logged.slots.is_empty())
+        };
+        if !has_slots && self.sessions.is_idle(session) {
+            self.sessions.seen(session, self.platform.monotonic());
+            return;
+        }
+        if has_slots {
             tracing::info!(target = %self.id, %session, "session expired");
-            self.sessions.refuse(session);
         }
         self.end_session(session);
     }
@@ -370,17 +387,32 @@ impl Target {
 }
 
 impl Service for Target {
-    fn admit(&self, hello: &Hello) -> Result<(), Status> {
-        if hello.session == SessionId::default() {
-            return Ok(());
-        }
-        let is_logged = self.store.state().sessions.contains_key(&hello.session);
-        if !hello.fresh && !is_logged || self.sessions.is_expired(hello.session) {
-            return Err(Status::SessionExpired);
-        }
-        self.sessions.seen(hello.session, self.platform.monotonic());
-        self.watch_sessions();
-        Ok(())
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+        Box::pin(async move {
+            let session = hello.session;
+            if session == SessionId::default() {
+                return Ok(());
+            }
+            let is_logged = self.store.state().sessions.contains_key(&session);
+            if !hello.fresh && !is_logged {
+                return Err(Status::SessionExpired);
+            }
+            self.sessions.open(session, self.platform.monotonic());
+            self.sessions.connected(session, true);
+            self.watch_sessions();
+            if is_logged {
+                return Ok(());
+            }
+            self.room(false)?;
+            let mut tx = self.store.transaction();
+            tx.put(Record::PutSession { session });
+            // Once welcome, the client counts on being known, whatever happens to this server.
+            self.synced(tx.commit()).await
+        })
+    }
+
+    fn disconnected(&self, session: SessionId) {
+        self.sessions.connected(session, false);
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {

@@ -117,9 +117,10 @@ impl Recorder {
 }
 
 impl Service for Recorder {
-    fn admit(&self, hello: &Hello) -> Result<(), Status> {
-        self.hellos.borrow_mut().push(hello.clone());
-        self.admission.get().map_or(Ok(()), Err)
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+        self.hellos.borrow_mut().push(hello);
+        let admitted = self.admission.get().map_or(Ok(()), Err);
+        Box::pin(async move { admitted })
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {
