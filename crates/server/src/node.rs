@@ -51,6 +51,20 @@ pub struct NodeOptions {
     pub mutations: crate::Mutations,
 }
 
+impl NodeOptions {
+    /// The usual options of `node`.
+    pub fn new(
+        node: NodeId,
+        map: ClusterMap,
+        key: ClusterKey,
+        directory: PathBuf,
+        listen: Address,
+    ) -> Self {
+        let store = StoreOptions::new(map.cluster(), TargetId::default());
+        NodeOptions { node, map, key, directory, listen, store }
+    }
+}
+
 enum ToShard {
     Connection(Greeted),
     Stop,
