@@ -1,0 +1,11 @@
+//! A cluster as it lies on this machine's disk: its directory, settings, key and processes.
+
+mod directory;
+mod process;
+mod registry;
+mod settings;
+
+pub(crate) use directory::Directory;
+pub(crate) use process::ProcessIdentity;
+pub(crate) use registry::Registry;
+pub(crate) use settings::Settings;

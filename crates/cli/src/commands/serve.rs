@@ -1,0 +1,159 @@
+//! `ringfs serve`: runs one node in the foreground, as supervisors want it and as `up` uses it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Seek, SeekFrom, Write};
+use std::pin::pin;
+
+use clap::Args;
+use futures_util::future::select;
+use ringfs_platform::{Address, MailboxReceiver, Platform, mailbox};
+
+use ringfs_server::NodeOptions;
+use ringfs_wire::NodeId;
+use rustix::fs::FlockOperation;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+use crate::cluster::{Directory, ProcessIdentity};
+use crate::commands::{ClusterChoice, Found, run_on_platform};
+use crate::environment::Environment;
+use crate::error::CliError;
+
+/// Variable that says what is logged.
+const LOG_VARIABLE: &str = "RINGFS_LOG";
+
+/// Run one node of a cluster in the foreground, for supervisors
+///
+/// The cluster must have been made by `ringfs up`. SIGTERM and SIGINT stop the node in order,
+/// a second one at once. Logs go to the standard error; RINGFS_LOG chooses what.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    choice: ClusterChoice,
+    /// Number of the node
+    #[arg(long, value_name = "I")]
+    node: u32,
+    /// Listen here instead of at the node's address in the cluster map
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<Address>,
+    /// Become a session of its own, independent of the terminal
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+impl ServeArguments {
+    pub(crate) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        if self.detached {
+            // Fails only for a process that leads a group already, which is detached enough.
+            let _ = rustix::process::setsid();
+        }
+        start_log();
+        let found = self.choice.find(environment)?;
+        let node = NodeId(self.node);
+        if found.settings.map.node(node).is_none() {
+            return Err(CliError::failed(format!(
+                "cluster \"{}\" has no node {node}, but {}",
+                found.settings.map.name(),
+                found.settings.map.nodes().len()
+            )));
+        }
+        let mut mark = Mark::set(&found.directory, node)?;
+        let signals = listen_for_signals()?;
+        let listen = self.listen.clone();
+        let result = run_on_platform(environment, async |platform| {
+            serve(&platform, &found, node, listen, signals).await
+        });
+        mark.clear();
+        result
+    }
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+async fn serve(
+    platform: &Platform,
+    found: &Found,
+    id: NodeId,
+    listen: Option<Address>,
+    signals: MailboxReceiver<i32>,
+) -> Result<(), CliError> {
+    let options = NodeOptions::new(
+        id,
+        found.settings.map.clone(),
+        found.directory.key()?,
+        found.directory.node(id),
+        listen.unwrap_or_else(|| found.settings.address(id)),
+    );
+    let running = ringfs_server::start(platform, options)
+        .await
+        .map_err(|error| CliError::failed(format!("node {id} cannot start: {error}")))?;
+    let name = found.settings.map.name();
+    tracing::info!(cluster = name, node = id.0, address = %running.address(), "serving");
+    select(pin!(running.stopped()), pin!(signals.receive())).await;
+    tracing::info!("stopping");
+    running.stop().await;
+    tracing::info!("stopped in order");
+    Ok(())
+}
+
+/// A mailbox that receives SIGTERM and SIGINT. The second one ends the process at once.
+fn listen_for_signals() -> Result<MailboxReceiver<i32>, CliError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| CliError::failed(format!("cannot watch signals: {error}")))?;
+    let (sender, receiver) = mailbox(1);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.try_send(signal).is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Says which process a node is, for as long as it runs.
+struct Mark {
+    file: File,
+}
+
+impl Mark {
+    fn set(directory: &Directory, node: NodeId) -> Result<Self, CliError> {
+        let path = directory.pid(node);
+        let home = directory.node(node);
+        std::fs::create_dir_all(&home)
+            .map_err(|error| CliError::local("create the directory", &home, error))?;
+        let failed = |error: std::io::Error| CliError::local("write", &path, error);
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let mut file = options.open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(CliError::failed(format!("node {node} runs already")));
+            }
+            Err(error) => return Err(CliError::local("lock", &path, error)),
+        }
+        let identity = ProcessIdentity::current()
+            .ok_or_else(|| CliError::failed("cannot read /proc/self/stat: is /proc mounted?"))?;
+        let write = |file: &mut File| -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            writeln!(file, "{identity}")
+        };
+        write(&mut file).map_err(failed)?;
+        Ok(Self { file })
+    }
+
+    /// The process ends in order; after anything else its start time tells.
+    fn clear(&mut self) {
+        let _ = self.file.set_len(0);
+    }
+}

@@ -1,0 +1,354 @@
+//! `ringfs up`: makes a cluster, or brings one back, and waits until all its nodes answer.
+//!
+//! Invariant: a failed `up` stops what it started and removes what it made; a cluster that was
+//! there before is left as it was.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::join_all;
+use ringfs_platform::Platform;
+use ringfs_wire::{ClusterId, NodeId};
+
+use crate::admin::Admin;
+use crate::cluster::{Directory, Registry, Settings};
+use crate::commands::launch::{self, Started};
+use crate::commands::plan::{COUNT_MAX, ListenWish, Wish, parse_chunk_size};
+use crate::commands::{ClusterChoice, ports, run_on_platform};
+use crate::environment::Environment;
+use crate::error::{CliError, plain};
+use crate::output::Output;
+use crate::units::show_size;
+
+/// Start a cluster on this machine, or bring it back
+///
+/// Starts the nodes of a cluster as background processes and waits until all of them answer.
+/// The first time it makes the cluster; later it brings the same cluster back with all its files.
+/// Nodes that run already are left alone.
+#[derive(Args, Debug)]
+pub(crate) struct UpArguments {
+    #[command(flatten)]
+    choice: ClusterChoice,
+    /// Server processes [default: 1, or what the cluster has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
+    nodes: Option<u32>,
+    /// Targets (threads with a directory each) per node [default: one per core, or what the
+    /// cluster has]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=i64::from(COUNT_MAX)))]
+    targets: Option<u32>,
+    /// Size of the pieces in which files are spread over targets [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_chunk_size)]
+    chunk_size: Option<u32>,
+    /// Address to listen on; with a port, node I listens on PORT + I [default: 127.0.0.1, free
+    /// ports]
+    #[arg(long, value_name = "IP[:PORT]")]
+    listen: Option<ListenWish>,
+    /// How long to wait for the nodes to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+impl UpArguments {
+    pub(crate) fn run(self, environment: &Environment) -> Result<(), CliError> {
+        let name = self.choice.name(environment)?;
+        let wish = Wish {
+            name: name.to_owned(),
+            nodes: self.nodes,
+            targets: self.targets,
+            chunk_size: self.chunk_size,
+            listen: self.listen,
+        };
+        let directory = self.locate(name, environment)?;
+        run_on_platform(environment, async |platform| {
+            let patience = Duration::from_secs(self.wait);
+            Up { platform, environment, wish, directory, patience }.run().await
+        })
+    }
+
+    /// Where the cluster lies or shall lie.
+    fn locate(&self, name: &str, environment: &Environment) -> Result<Directory, CliError> {
+        let registry = Registry(environment);
+        let Some(path) = &self.choice.data else { return registry.find(name) };
+        let wanted = Directory::at(path)?;
+        if let Some(known) = registry.registered(name)?
+            && known != wanted
+            && known.settings()?.is_some_and(|settings| settings.map.name() == name)
+        {
+            return Err(CliError::failed(format!(
+                "cluster \"{name}\" already lies in {}: give the new one another --name, or remove \
+                 the old one with `ringfs down --name {name} --wipe`",
+                known.path().display()
+            )));
+        }
+        Ok(wanted)
+    }
+}
+
+struct Up<'a> {
+    platform: Platform,
+    environment: &'a Environment,
+    wish: Wish,
+    directory: Directory,
+    patience: Duration,
+}
+
+impl Up<'_> {
+    async fn run(self) -> Result<(), CliError> {
+        if self.directory.settings()?.is_none() && !self.directory.is_free()? {
+            return Err(CliError::failed(format!(
+                "{} is not empty and holds no cluster: choose another directory with --data DIR",
+                self.directory.path().display()
+            )));
+        }
+        let made = make_directories(self.directory.path())?;
+        let mut is_new = false;
+        let result = self.run_in_directory(&mut is_new).await;
+        if result.is_err() {
+            if is_new {
+                self.directory.wipe_contents()?;
+                Registry(self.environment).forget(&self.wish.name)?;
+            }
+            for directory in made.iter().rev() {
+                // Whatever came to lie in it meanwhile is not ours to remove.
+                let _ = std::fs::remove_dir(directory);
+            }
+        }
+        result
+    }
+
+    async fn run_in_directory(&self, is_new: &mut bool) -> Result<(), CliError> {
+        let _lock = self.directory.lock()?;
+        let settings = match self.directory.settings()? {
+            Some(settings) => {
+                self.wish.check_existing(&settings).map_err(|why| {
+                    let place = self.directory.path().display();
+                    CliError::failed(format!("{place} cannot be used: {why}"))
+                })?;
+                self.adapt_addresses(settings)?
+            }
+            None => {
+                *is_new = true;
+                self.create()?
+            }
+        };
+        Registry(self.environment).remember(&self.wish.name, &self.directory)?;
+        let started = self.start(&settings).await?;
+        summarise(&self.directory, &settings, &started)
+    }
+
+    /// Makes the files of a new cluster.
+    fn create(&self) -> Result<Settings, CliError> {
+        self.check_space()?;
+        let count = self.wish.node_count();
+        let listen = self
+            .wish
+            .listen
+            .unwrap_or(ListenWish { ip: std::net::Ipv4Addr::LOCALHOST.into(), port: None });
+        let addresses = match listen.chosen(count).map_err(CliError::Usage)? {
+            Some(addresses) => addresses,
+            None => ports::choose(&self.platform, listen.ip, count)?,
+        };
+        for (node, address) in (0..).zip(&addresses) {
+            ports::check_free(address)
+                .map_err(|error| port_taken(NodeId(node), address, &error))?;
+        }
+        let id = [self.platform.random_u64(), self.platform.random_u64()];
+        let cluster = ClusterId(u128::from(id[0]) << 64 | u128::from(id[1]));
+        let settings = self.wish.create(cluster, &addresses, self.environment.cores);
+        let settings = settings.map_err(CliError::Usage)?;
+        self.directory.create_key(&self.platform)?;
+        // Last: a directory without it counts as empty.
+        self.directory.write_settings(&settings)?;
+        Ok(settings)
+    }
+
+    fn check_space(&self) -> Result<(), CliError> {
+        let path = self.directory.path();
+        let space = rustix::fs::statvfs(path)
+            .map_err(|error| CliError::local("look at the file system of", path, error))?;
+        let available = space.f_bavail.saturating_mul(space.f_frsize);
+        let needed = self.wish.space_needed(self.environment.cores);
+        if available < needed {
+            return Err(CliError::failed(format!(
+                "the disk of {} is full: {} are free, the targets' logs need {}: free some space, \
+                 choose another disk with --data DIR, or fewer --targets",
+                path.display(),
+                show_size(available),
+                show_size(needed)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Exchanges ports that other programs took meanwhile, where nobody relies on them yet.
+    fn adapt_addresses(&self, settings: Settings) -> Result<Settings, CliError> {
+        let mut is_one_running = false;
+        let mut taken = None;
+        for node in settings.map.nodes() {
+            if self.directory.process(node.id)?.is_some() {
+                is_one_running = true;
+                continue;
+            }
+            let address = settings.address(node.id);
+            if let Err(error) = ports::check_free(&address) {
+                taken = Some(port_taken(node.id, &address, &error));
+            }
+        }
+        let moved = match self.wish.listen {
+            Some(_) if is_one_running => None,
+            Some(listen) => self.move_to(&settings, listen)?,
+            None => None,
+        };
+        match (moved, taken) {
+            (Some(moved), _) => {
+                self.directory.write_settings(&moved)?;
+                Ok(moved)
+            }
+            (None, None) => Ok(settings),
+            (None, Some(taken)) if is_one_running || settings.ports_are_chosen => Err(taken),
+            (None, Some(_)) => {
+                let ringfs_platform::Address::Tcp(old) = settings.address(NodeId(0)) else {
+                    return Ok(settings);
+                };
+                let count = settings.map.nodes().len() as u32;
+                let addresses = ports::choose(&self.platform, old.ip(), count)?;
+                let settings = settings.with_addresses(&addresses);
+                self.directory.write_settings(&settings)?;
+                Ok(settings)
+            }
+        }
+    }
+
+    /// The settings at the addresses asked for, if those differ from what there is.
+    fn move_to(
+        &self,
+        settings: &Settings,
+        listen: ListenWish,
+    ) -> Result<Option<Settings>, CliError> {
+        let count = settings.map.nodes().len() as u32;
+        let chosen = listen.chosen(count).map_err(CliError::Usage)?;
+        let has = |index: u32| settings.address(settings.map.nodes()[index as usize].id);
+        let addresses = match chosen {
+            Some(addresses) if (0..).zip(&addresses).all(|(index, to)| has(index) == *to) => {
+                return Ok(None);
+            }
+            Some(addresses) => addresses,
+            None => ports::choose(&self.platform, listen.ip, count)?,
+        };
+        for (node, address) in settings.map.nodes().iter().zip(&addresses) {
+            ports::check_free(address).map_err(|error| port_taken(node.id, address, &error))?;
+        }
+        let mut moved = settings.with_addresses(&addresses);
+        moved.ports_are_chosen = listen.port.is_some();
+        Ok(Some(moved))
+    }
+
+    /// Starts what does not run and waits until everything answers; on failure stops what it
+    /// started.
+    async fn start(&self, settings: &Settings) -> Result<Vec<NodeId>, CliError> {
+        let admin = Admin::new(&self.platform, settings, self.directory.key()?);
+        let mut started: Vec<Started> = Vec::new();
+        let result = self.start_and_wait(settings, &admin, &mut started).await;
+        let nodes = started.iter().map(|process| process.node).collect();
+        if result.is_err() {
+            let stops = started.into_iter().map(|process| process.stop(&self.platform));
+            join_all(stops).await;
+        }
+        result.map(|()| nodes)
+    }
+
+    async fn start_and_wait(
+        &self,
+        settings: &Settings,
+        admin: &Admin,
+        started: &mut Vec<Started>,
+    ) -> Result<(), CliError> {
+        let mut running = Vec::new();
+        for node in settings.map.nodes() {
+            match self.directory.process(node.id)? {
+                Some(_) => running.push(node.id),
+                None => started.push(launch::start(&self.directory, settings, node.id)?),
+            }
+        }
+        let wait = |node, process| {
+            launch::answers(&self.platform, admin, settings, node, process, self.patience)
+        };
+        let old = running.into_iter().map(|node| wait(node, None));
+        let new = started.iter_mut().map(|process| wait(process.node, Some(process)));
+        let results = join_all(old.chain(new)).await;
+        results.into_iter().collect()
+    }
+}
+
+fn port_taken(
+    node: NodeId,
+    address: &ringfs_platform::Address,
+    error: &std::io::Error,
+) -> CliError {
+    CliError::failed(format!(
+        "node {node} cannot listen on {address}: {}. Stop the program that uses it, or choose \
+         other addresses with --listen while the cluster is down",
+        plain(error)
+    ))
+}
+
+/// Makes `path` and the directories above it; returns those that were missing, outermost first.
+fn make_directories(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let missing = path.ancestors().take_while(|ancestor| !ancestor.exists());
+    let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+    missing.reverse();
+    for (index, directory) in missing.iter().enumerate() {
+        // What lies inside belongs to the users of the cluster, not to everybody on the machine.
+        let mut builder = std::fs::DirBuilder::new();
+        if directory == path {
+            builder.mode(0o700);
+        }
+        if let Err(error) = builder.create(directory) {
+            for made in missing[..index].iter().rev() {
+                let _ = std::fs::remove_dir(made);
+            }
+            return Err(CliError::failed(format!(
+                "cannot create the directory {}: {}: choose another with --data DIR",
+                directory.display(),
+                plain(&error)
+            )));
+        }
+    }
+    match path.is_dir() {
+        true => Ok(missing),
+        false => Err(CliError::failed(format!(
+            "{} is not a directory: choose another with --data DIR",
+            path.display()
+        ))),
+    }
+}
+
+fn summarise(
+    directory: &Directory,
+    settings: &Settings,
+    started: &[NodeId],
+) -> Result<(), CliError> {
+    let map = &settings.map;
+    let mut output = Output::new();
+    let what = match (started.len(), map.nodes().len()) {
+        (0, _) => "runs already",
+        (some, all) if some < all => "is complete again",
+        _ => "is up",
+    };
+    output.line(format_args!(
+        "Cluster \"{}\" {what}: {} node(s), {} target(s), epoch {}, data in {}",
+        map.name(),
+        map.nodes().len(),
+        map.targets().len(),
+        map.epoch(),
+        directory.path().display()
+    ))?;
+    for node in map.nodes() {
+        let pid = directory.process(node.id)?.map_or(0, |process| process.pid);
+        let how = if started.contains(&node.id) { "started" } else { "was running" };
+        output.line(format_args!("  node {}  {}  pid {pid}  {how}", node.id, node.address))?;
+    }
+    output.finish()
+}
