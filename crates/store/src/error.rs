@@ -44,6 +44,9 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("{}: in use by another process", .0.display())]
     Locked(PathBuf),
+    /// The store was closed meanwhile.
+    #[error("the store is closed")]
+    Closed,
     /// One operation on the local disk failed and nothing has changed.
     #[error(transparent)]
     Storage(StorageError),
@@ -57,7 +60,7 @@ impl StoreError {
             Self::Missing => Status::Failed(Errno::ENOENT),
             Self::NoSpace => Status::Failed(Errno::ENOSPC),
             Self::Invalid(_) => Status::Failed(Errno::EINVAL),
-            Self::Failed(_) | Self::Damaged { .. } => Status::TargetFailed,
+            Self::Failed(_) | Self::Damaged { .. } | Self::Closed => Status::TargetFailed,
             Self::WrongStore { .. } | Self::Locked(_) => Status::Failed(Errno::EIO),
             Self::Storage(error) => Status::Failed(Errno(error.errno())),
         }

@@ -9,12 +9,25 @@
 //! transactions that contains both.
 #![forbid(unsafe_code)]
 
-mod error;
-pub mod namespace;
 mod record;
-mod signal;
 mod state;
+
+pub mod namespace;
 mod store;
+
+mod data;
+mod numbers;
+mod open;
+mod sync;
+
+mod chunks;
+mod format;
+mod heads;
+mod log;
+mod snapshot;
+
+mod error;
+mod signal;
 
 pub use error::StoreError;
 pub use record::{
@@ -23,4 +36,6 @@ pub use record::{
 };
 pub use signal::InodeGuard;
 pub use state::{Entry, Session, SlotReply, State};
+#[cfg(feature = "mutations")]
+pub use store::Mutations;
 pub use store::{LogPosition, Recovery, Store, StoreOptions, Transaction, Usage};

@@ -1,20 +1,23 @@
 //! The engine of one target: opening it, transactions on its state, and the way to its files.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_platform::{Buffer, Platform, Slice};
-use ringfs_wire::{
-    Attributes, CHUNK_SIZE, ClusterId, FilePermissions, Generation, InodeNumber, TargetId,
-    Timestamp,
-};
+use ringfs_platform::{Disk, FileHandle, Platform, StorageError};
+use ringfs_wire::{CHUNK_SIZE, ClusterId, FilePermissions, TargetId, Wire};
 
+use crate::chunks::Chunks;
+use crate::data::FloorKeeper;
 use crate::error::StoreError;
-use crate::record::{HeadSlot, Inode, RangeKind, Record};
-use crate::signal::{InodeGuard, Locks};
+use crate::heads::Heads;
+use crate::log::Log;
+use crate::numbers::Numbers;
+use crate::record::Record;
+use crate::signal::Locks;
 use crate::state::State;
+use crate::sync::Syncer;
 
 /// A place in the log, in bytes since the store was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,21 @@ pub struct StoreOptions {
     pub root: Option<FilePermissions>,
     /// Bytes in a chunk of new files.
     pub chunk_size: u32,
+    /// Deliberate defects.
+    #[cfg(feature = "mutations")]
+    pub mutations: Mutations,
+}
+
+/// Deliberate defects, to show that the simulator would find them.
+#[cfg(feature = "mutations")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutations {
+    /// Count log batches as durable without syncing them.
+    pub skip_log_sync: bool,
+    /// Hand out numbers without reserving them in the log.
+    pub reuse_inode_numbers: bool,
+    /// Accept data requests of any generation.
+    pub skip_generation_check: bool,
 }
 
 impl StoreOptions {
@@ -53,7 +71,33 @@ impl StoreOptions {
             open_segments: 1024,
             root: None,
             chunk_size: CHUNK_SIZE,
+            #[cfg(feature = "mutations")]
+            mutations: Mutations::default(),
         }
+    }
+
+    /// Whether log batches are really synced: always, but for a deliberate defect.
+    pub(crate) fn syncs_log(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        return !self.mutations.skip_log_sync;
+        #[cfg(not(feature = "mutations"))]
+        true
+    }
+
+    /// Whether numbers are reserved in the log: always, but for a deliberate defect.
+    pub(crate) fn reserves_numbers(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        return !self.mutations.reuse_inode_numbers;
+        #[cfg(not(feature = "mutations"))]
+        true
+    }
+
+    /// Whether generations are checked: always, but for a deliberate defect.
+    pub(crate) fn checks_generations(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        return !self.mutations.skip_generation_check;
+        #[cfg(not(feature = "mutations"))]
+        true
     }
 }
 
@@ -81,168 +125,151 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// The engine of one target. Clones share it; it stays on its thread.
-#[derive(Clone)]
-pub struct Store(Rc<Inner>);
+/// Freed slots waiting for a sync beyond this many bytes ask for one.
+const FREED_BYTES_MAX: u64 = 64 << 20;
 
-struct Inner {
-    state: RefCell<State>,
-    position: Cell<u64>,
-    heads: Locks,
+/// The engine of one target. Clones share it; it stays on its thread. Its tasks end with the
+/// last clone.
+#[derive(Clone)]
+pub struct Store(Rc<Handle>);
+
+struct Handle(Rc<Engine>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What handles and tasks share.
+pub(crate) struct Engine {
+    pub(crate) platform: Platform,
+    pub(crate) disk: Disk,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) recovery: Recovery,
+    pub(crate) state: RefCell<State>,
+    pub(crate) log: Log,
+    pub(crate) heads: Heads,
+    pub(crate) chunks: Chunks,
+    pub(crate) floors: FloorKeeper,
+    pub(crate) numbers: Numbers,
+    pub(crate) syncer: Syncer,
+    /// Writes to heads, one per inode at a time.
+    pub(crate) head_locks: Locks,
+    /// Use of chunks (shared) against cuts (exclusive).
+    pub(crate) chunk_locks: Locks,
+    /// Where the newest snapshot starts.
+    pub(crate) snapshot_position: Cell<u64>,
+    /// Held while the store is open.
+    pub(crate) _lock: FileHandle,
+}
+
+impl Engine {
+    /// Logs a group of encoded records that are applied already.
+    pub(crate) fn commit(&self, group: &[u8]) -> LogPosition {
+        let position = self.log.append(group);
+        let freed = self.state.borrow_mut().take_freed();
+        if self.heads.freed(position, freed) > FREED_BYTES_MAX {
+            self.syncer.want(position);
+        }
+        self.syncer.touched();
+        LogPosition(position)
+    }
+
+    /// Turns an error of the local disk into what the caller is told: a full disk changes
+    /// nothing, any other error stops the store.
+    pub(crate) fn disk_error(&self, error: StorageError) -> StoreError {
+        match error {
+            StorageError::NoSpace(_) => StoreError::NoSpace,
+            error => self.log.fail(error),
+        }
+    }
+
+    /// Whether a generation is too old to be served.
+    pub(crate) fn is_stale(&self, stale: bool) -> bool {
+        stale && self.options.checks_generations()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.log.stop();
+        self.syncer.wake();
+        self.numbers.wake();
+    }
 }
 
 impl Store {
     /// Opens the store in `directory`, creating it when that is empty or missing, and recovers.
     pub async fn open(
-        _platform: &Platform,
-        _directory: &Path,
-        _options: StoreOptions,
+        platform: &Platform,
+        directory: &Path,
+        options: StoreOptions,
     ) -> Result<Store, StoreError> {
-        let (state, position, heads) = Default::default();
-        Ok(Self(Rc::new(Inner { state, position, heads })))
+        let engine = crate::open::open(platform, directory, options).await?;
+        Ok(Self::from_engine(engine))
+    }
+
+    pub(crate) fn from_engine(engine: Rc<Engine>) -> Self {
+        Self(Rc::new(Handle(engine)))
+    }
+
+    pub(crate) fn engine(&self) -> &Rc<Engine> {
+        &self.0.0
     }
 
     /// What opening found.
     pub fn recovery(&self) -> Recovery {
-        Recovery { created: true, clean: true, power_lost: false }
+        self.engine().recovery
+    }
+
+    /// The options it was opened with.
+    pub fn options(&self) -> &StoreOptions {
+        &self.engine().options
     }
 
     /// The state as of now.
     pub fn state(&self) -> Ref<'_, State> {
-        self.0.state.borrow()
+        self.engine().state.borrow()
     }
 
     /// Starts a transaction. It must not be held across an await.
     pub fn transaction(&self) -> Transaction {
-        Transaction { store: self.clone(), records: Vec::new() }
+        Transaction { engine: self.engine().clone(), group: Vec::new() }
     }
 
     /// The position after the last commit.
     pub fn position(&self) -> LogPosition {
-        LogPosition(self.0.position.get())
+        LogPosition(self.engine().log.committed())
     }
 
     /// Waits until everything before `position` is in the kernel.
-    pub async fn written(&self, _position: LogPosition) -> Result<(), StoreError> {
-        Ok(())
+    pub async fn written(&self, position: LogPosition) -> Result<(), StoreError> {
+        self.engine().log.written(position.0).await
     }
 
     /// Waits until everything before `position` is durable.
-    pub async fn synced(&self, _position: LogPosition) -> Result<(), StoreError> {
-        Ok(())
+    pub async fn synced(&self, position: LogPosition) -> Result<(), StoreError> {
+        self.engine().synced(position.0).await
     }
 
     /// Whether a change may be made: fails after a device error, and when preallocated log space
     /// runs low. Changes that free space (`growing` false) may use the reserve.
-    pub fn room(&self, _growing: bool) -> Result<(), StoreError> {
-        Ok(())
+    pub fn room(&self, growing: bool) -> Result<(), StoreError> {
+        self.engine().log.room(growing)
     }
 
-    /// A number that was never returned before and never will be, across power cuts.
-    pub async fn allocate(&self, _kind: RangeKind) -> Result<u64, StoreError> {
-        Err(StoreError::NoSpace)
-    }
-
-    /// Waits for the right to change head and size of `inode`; [`Store::write_head`] takes it
-    /// itself. Hold it around [`Store::shrink_head`] and the commit of its result.
-    pub async fn lock_inode(&self, inode: InodeNumber) -> InodeGuard {
-        self.0.heads.exclusive(inode).await
-    }
-
-    /// Reads from the head; shorter where the slot ends: the rest is zeros.
-    pub async fn read_head(
-        &self,
-        _inode: &Inode,
-        _offset: u64,
-        _len: usize,
-    ) -> Result<Buffer, StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// Writes into the head of a file and logs the new attributes, with what `extra` makes of
-    /// them, as one group.
-    pub async fn write_head(
-        &self,
-        _inode: InodeNumber,
-        _generation: Generation,
-        _offset: u64,
-        _data: Slice,
-        _end: u64,
-        _now: Timestamp,
-        _extra: impl FnOnce(&Attributes) -> Vec<Record>,
-    ) -> Result<(Attributes, LogPosition), StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// A fresh slot with the first `new_len` bytes of the head and zeros; the caller holds
-    /// [`Store::lock_inode`] and logs it in the inode's record.
-    pub async fn shrink_head(
-        &self,
-        _inode: &Inode,
-        _new_len: u64,
-    ) -> Result<Option<HeadSlot>, StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// Reads from a chunk; short where a hole follows.
-    pub async fn read_chunk(
-        &self,
-        _inode: InodeNumber,
-        _generation: Generation,
-        _chunk_size: u32,
-        _offset: u64,
-        _len: usize,
-    ) -> Result<Buffer, StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// Writes into a chunk.
-    pub async fn write_chunk(
-        &self,
-        _inode: InodeNumber,
-        _generation: Generation,
-        _chunk_size: u32,
-        _offset: u64,
-        _data: Slice,
-    ) -> Result<(), StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// Refuses older generations of an inode from now on and drops its chunks from `length` on.
-    /// Repeating a cut does nothing. Durable after [`Store::sync_inode`].
-    pub async fn cut_chunks(
-        &self,
-        _inode: InodeNumber,
-        _generation: Generation,
-        _length: u64,
-        _chunk_size: u32,
-    ) -> Result<LogPosition, StoreError> {
-        Err(StoreError::Missing)
-    }
-
-    /// Makes durable what this target holds of one inode.
-    pub async fn sync_inode(&self, _inode: InodeNumber) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    /// Makes everything durable.
-    pub async fn sync_all(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    /// Writes a snapshot and drops the log before it.
-    pub async fn snapshot(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// Whether the store refuses changes after a device error.
+    pub fn has_failed(&self) -> bool {
+        self.engine().log.check().is_err()
     }
 
     /// Space and inodes.
     pub async fn usage(&self) -> Result<Usage, StoreError> {
-        Ok(Usage { capacity: 0, available: 0, used: 0, inodes: 0 })
-    }
-
-    /// Syncs everything and marks the store as closed in order.
-    pub async fn close(self) -> Result<(), StoreError> {
-        Ok(())
+        let engine = self.engine();
+        let space = engine.disk.space(&engine.directory).await?;
+        let used = engine.heads.used() + engine.chunks.used().await?;
+        let inodes = engine.state.borrow().inodes.len() as u64;
+        Ok(Usage { capacity: space.total, available: space.available, used, inodes })
     }
 }
 
@@ -250,24 +277,43 @@ impl Store {
 /// commits it: what the state shows is always logged.
 #[must_use]
 pub struct Transaction {
-    store: Store,
-    records: Vec<Record>,
+    engine: Rc<Engine>,
+    group: Vec<u8>,
 }
 
 impl Transaction {
+    pub(crate) fn of(engine: &Rc<Engine>) -> Self {
+        Self { engine: engine.clone(), group: Vec::new() }
+    }
+
     /// Applies `record` and remembers it.
     pub fn put(&mut self, record: Record) {
-        self.store.0.state.borrow_mut().apply(record.clone());
-        self.records.push(record);
+        record.put(&mut self.group);
+        self.engine.state.borrow_mut().apply(record);
     }
 
     /// The state with everything put so far.
     pub fn state(&self) -> Ref<'_, State> {
-        self.store.state()
+        self.engine.state.borrow()
     }
 
-    /// Hands the group to the log; the position to wait for.
-    pub fn commit(self) -> LogPosition {
-        self.store.position()
+    /// Hands the group to the log; the position to wait for. Without a record it is the position
+    /// of the last commit.
+    pub fn commit(mut self) -> LogPosition {
+        self.flush()
+    }
+
+    fn flush(&mut self) -> LogPosition {
+        let group = std::mem::take(&mut self.group);
+        if group.is_empty() {
+            return LogPosition(self.engine.log.committed());
+        }
+        self.engine.commit(&group)
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.flush();
     }
 }

@@ -1,0 +1,351 @@
+//! Segment files: what this target holds of files beyond their heads.
+//!
+//! One sparse local file per inode and run of 1,024 chunks, chunk i at (i mod 1,024) × chunk
+//! size, so a file offset tells the place in it. Invariant: which segments exist is known in
+//! memory, and a dirty mark is dropped only when the sync that began after it has succeeded.
+//! Deliberately without generations and cuts, which `store` keeps in the log.
+
+use std::cell::RefCell;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasherDefault;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use lru::LruCache;
+use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
+use ringfs_wire::InodeNumber;
+
+use crate::log::FILE_MODE;
+
+/// Chunks in one segment file.
+const CHUNKS_PER_SEGMENT: u64 = 1024;
+const DIRECTORY_MODE: u32 = 0o700;
+
+type Key = (InodeNumber, u32);
+
+/// What was changed since it was last made durable. The number rises with each change.
+#[derive(Default)]
+struct Dirty {
+    changes: u64,
+    segments: BTreeMap<Key, u64>,
+    directories: BTreeMap<u8, u64>,
+}
+
+/// The segment files of an open store.
+pub(crate) struct Chunks {
+    disk: Disk,
+    root: PathBuf,
+    segments: RefCell<BTreeMap<InodeNumber, BTreeSet<u32>>>,
+    directories: RefCell<BTreeSet<u8>>,
+    open: RefCell<LruCache<Key, Rc<FileHandle>, BuildHasherDefault<DefaultHasher>>>,
+    dirty: RefCell<Dirty>,
+}
+
+fn shard_of(inode: InodeNumber) -> u8 {
+    (inode.0 & 0xff) as u8
+}
+
+fn parse_name(name: &str) -> Option<Key> {
+    let (inode, run) = name.split_once('-')?;
+    Some((InodeNumber(u64::from_str_radix(inode, 16).ok()?), run.parse().ok()?))
+}
+
+/// Bytes of a file that one segment covers.
+fn run_bytes(chunk_size: u32) -> u64 {
+    u64::from(chunk_size) * CHUNKS_PER_SEGMENT
+}
+
+impl Chunks {
+    /// Finds the segments under `root`, which is created when missing.
+    pub(crate) async fn open(
+        disk: &Disk,
+        root: PathBuf,
+        open_segments: usize,
+    ) -> Result<Self, StorageError> {
+        match disk.mkdir(&root, DIRECTORY_MODE).await {
+            Ok(()) | Err(StorageError::AlreadyExists(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut segments: BTreeMap<InodeNumber, BTreeSet<u32>> = BTreeMap::new();
+        let mut directories = BTreeSet::new();
+        for item in disk.list(&root).await? {
+            let Some(shard) = item.name.to_str().and_then(|n| u8::from_str_radix(n, 16).ok())
+            else {
+                continue;
+            };
+            directories.insert(shard);
+            for file in disk.list(&root.join(&item.name)).await? {
+                if let Some((inode, run)) = file.name.to_str().and_then(parse_name) {
+                    segments.entry(inode).or_default().insert(run);
+                }
+            }
+        }
+        let capacity = NonZeroUsize::new(open_segments).unwrap_or(NonZeroUsize::MIN);
+        Ok(Self {
+            disk: disk.clone(),
+            root,
+            segments: RefCell::new(segments),
+            directories: RefCell::new(directories),
+            open: RefCell::new(LruCache::with_hasher(capacity, BuildHasherDefault::default())),
+            dirty: RefCell::default(),
+        })
+    }
+
+    fn directory(&self, shard: u8) -> PathBuf {
+        self.root.join(format!("{shard:02x}"))
+    }
+
+    fn path(&self, (inode, run): Key) -> PathBuf {
+        self.directory(shard_of(inode)).join(format!("{:016x}-{run}", inode.0))
+    }
+
+    /// Whether any segment of the inode exists.
+    pub(crate) fn has_any(&self, inode: InodeNumber) -> bool {
+        self.segments.borrow().contains_key(&inode)
+    }
+
+    fn exists(&self, (inode, run): Key) -> bool {
+        self.segments.borrow().get(&inode).is_some_and(|runs| runs.contains(&run))
+    }
+
+    async fn handle(&self, key: Key) -> Result<Rc<FileHandle>, StorageError> {
+        if let Some(file) = self.open.borrow_mut().get(&key) {
+            return Ok(file.clone());
+        }
+        let file = Rc::new(self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await?);
+        self.open.borrow_mut().put(key, file.clone());
+        Ok(file)
+    }
+
+    async fn create(&self, key: Key) -> Result<Rc<FileHandle>, StorageError> {
+        let shard = shard_of(key.0);
+        if !self.directories.borrow().contains(&shard) {
+            match self.disk.mkdir(&self.directory(shard), DIRECTORY_MODE).await {
+                Ok(()) | Err(StorageError::AlreadyExists(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.disk.sync_directory(&self.root).await?;
+            self.directories.borrow_mut().insert(shard);
+        }
+        let flags = OpenFlags::CREATE;
+        let file = Rc::new(self.disk.open(&self.path(key), flags, FILE_MODE).await?);
+        self.segments.borrow_mut().entry(key.0).or_default().insert(key.1);
+        self.open.borrow_mut().put(key, file.clone());
+        self.mark_directory(shard);
+        Ok(file)
+    }
+
+    fn mark_segment(&self, key: Key) {
+        let mut dirty = self.dirty.borrow_mut();
+        dirty.changes += 1;
+        let change = dirty.changes;
+        dirty.segments.insert(key, change);
+    }
+
+    fn mark_directory(&self, shard: u8) {
+        let mut dirty = self.dirty.borrow_mut();
+        dirty.changes += 1;
+        let change = dirty.changes;
+        dirty.directories.insert(shard, change);
+    }
+
+    /// Counts everything as changed: after a kill nobody knows what the kernel has yet to write.
+    pub(crate) fn mark_all(&self) {
+        let mut dirty = self.dirty.borrow_mut();
+        for (inode, runs) in &*self.segments.borrow() {
+            dirty.segments.extend(runs.iter().map(|run| ((*inode, *run), 0)));
+        }
+        dirty.directories.extend(self.directories.borrow().iter().map(|shard| (*shard, 0)));
+    }
+
+    /// Whether anything awaits a sync.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let dirty = self.dirty.borrow();
+        !dirty.segments.is_empty() || !dirty.directories.is_empty()
+    }
+
+    /// The segment of a range, and where in it the range starts.
+    ///
+    /// # Errors
+    /// When the range crosses chunks.
+    pub(crate) fn locate(
+        inode: InodeNumber,
+        chunk_size: u32,
+        offset: u64,
+        len: usize,
+    ) -> Option<(Key, u64)> {
+        let size = u64::from(chunk_size);
+        let end = offset.checked_add(len as u64)?;
+        if size == 0 || len == 0 || offset / size != (end - 1) / size {
+            return None;
+        }
+        let run = offset / run_bytes(chunk_size);
+        Some(((inode, u32::try_from(run).ok()?), offset % run_bytes(chunk_size)))
+    }
+
+    /// Reads; short where the segment ends.
+    pub(crate) async fn read(
+        &self,
+        key: Key,
+        offset: u64,
+        len: usize,
+    ) -> Result<Buffer, StorageError> {
+        if !self.exists(key) {
+            return Ok(Buffer::with_capacity(0));
+        }
+        let file = self.handle(key).await?;
+        let buffer = Buffer::with_capacity(len);
+        let (result, buffer) = self.disk.read(&file, offset, buffer, len).await;
+        result.map(|_| buffer)
+    }
+
+    /// Writes, creating the segment where needed.
+    pub(crate) async fn write(
+        &self,
+        key: Key,
+        offset: u64,
+        data: Slice,
+    ) -> Result<(), StorageError> {
+        let file = match self.exists(key) {
+            true => self.handle(key).await?,
+            false => self.create(key).await?,
+        };
+        // Before, because a dropped write may still happen; after, because a sync that ran beside
+        // the write did not cover it.
+        self.mark_segment(key);
+        let written = self.disk.write(&file, offset, data).await;
+        self.mark_segment(key);
+        written
+    }
+
+    /// Drops everything of the inode from `length` on. Nobody else may use its segments meanwhile.
+    pub(crate) async fn drop_from(
+        &self,
+        inode: InodeNumber,
+        length: u64,
+        chunk_size: u32,
+    ) -> Result<(), StorageError> {
+        let runs = self.segments.borrow().get(&inode).cloned().unwrap_or_default();
+        for run in runs {
+            let key = (inode, run);
+            let start = u64::from(run) * run_bytes(chunk_size);
+            if start >= length {
+                self.remove(key).await?;
+            } else if start + run_bytes(chunk_size) > length {
+                let file = self.handle(key).await?;
+                if self.disk.stat_handle(&file).await?.size > length - start {
+                    self.disk.truncate(&file, length - start).await?;
+                    self.mark_segment(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, key: Key) -> Result<(), StorageError> {
+        self.open.borrow_mut().pop(&key);
+        match self.disk.unlink(&self.path(key)).await {
+            Ok(()) | Err(StorageError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut segments = self.segments.borrow_mut();
+        if let Some(runs) = segments.get_mut(&key.0) {
+            runs.remove(&key.1);
+            if runs.is_empty() {
+                segments.remove(&key.0);
+            }
+        }
+        drop(segments);
+        self.dirty.borrow_mut().segments.remove(&key);
+        self.mark_directory(shard_of(key.0));
+        Ok(())
+    }
+
+    /// Makes the segments of one inode durable, and their names.
+    pub(crate) async fn sync_inode(&self, inode: InodeNumber) -> Result<(), StorageError> {
+        let segments = {
+            let dirty = self.dirty.borrow();
+            let range = (inode, 0)..=(inode, u32::MAX);
+            dirty.segments.range(range).map(|(key, change)| (*key, *change)).collect::<Vec<_>>()
+        };
+        for (key, change) in segments {
+            self.sync_segment(key, change).await?;
+        }
+        let shard = shard_of(inode);
+        let change = self.dirty.borrow().directories.get(&shard).copied();
+        match change {
+            Some(change) => self.sync_directory(shard, change).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes all segments durable that are dirty now.
+    pub(crate) async fn sync_all(&self) -> Result<(), StorageError> {
+        let (segments, directories) = {
+            let dirty = self.dirty.borrow();
+            (dirty.segments.clone(), dirty.directories.clone())
+        };
+        for (key, change) in segments {
+            self.sync_segment(key, change).await?;
+        }
+        for (shard, change) in directories {
+            self.sync_directory(shard, change).await?;
+        }
+        Ok(())
+    }
+
+    async fn sync_segment(&self, key: Key, change: u64) -> Result<(), StorageError> {
+        if !self.exists(key) {
+            return Ok(());
+        }
+        match self.handle(key).await {
+            Ok(file) => self.disk.sync_data(&file).await?,
+            // A cut removed it meanwhile.
+            Err(StorageError::NotFound(_)) if !self.exists(key) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut dirty = self.dirty.borrow_mut();
+        if dirty.segments.get(&key) == Some(&change) {
+            dirty.segments.remove(&key);
+        }
+        Ok(())
+    }
+
+    async fn sync_directory(&self, shard: u8, change: u64) -> Result<(), StorageError> {
+        if self.directories.borrow().contains(&shard) {
+            self.disk.sync_directory(&self.directory(shard)).await?;
+        }
+        let mut dirty = self.dirty.borrow_mut();
+        if dirty.directories.get(&shard) == Some(&change) {
+            dirty.directories.remove(&shard);
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub(crate) async fn used(&self) -> Result<u64, StorageError> {
+        let keys: Vec<Key> = {
+            let segments = self.segments.borrow();
+            segments
+                .iter()
+                .flat_map(|(inode, runs)| runs.iter().map(|run| (*inode, *run)))
+                .collect()
+        };
+        let mut used = 0;
+        for key in keys {
+            match self.disk.stat(&self.path(key)).await {
+                Ok(stat) => used += stat.allocated_bytes,
+                Err(StorageError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(used)
+    }
+}
+
+/// Path of the segments in the directory of a store.
+pub(crate) fn root_path(directory: &Path) -> PathBuf {
+    directory.join("segments")
+}

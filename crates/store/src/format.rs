@@ -1,0 +1,198 @@
+//! What marks a directory as a store: the `format` file, written once, and the `life` file,
+//! rewritten at every start.
+//!
+//! `format`: magic, version, cluster, target, bytes of a log file, crc32c. `life`: how often the
+//! store was opened, boot id of that start, crc32c. Invariant: both are replaced by a synced
+//! rename, so they are whole or absent; a directory with foreign files is never made a store.
+
+use std::path::Path;
+
+use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
+use ringfs_wire::{ClusterId, DecodeError, Reader, TargetId, Wire};
+
+use crate::error::StoreError;
+use crate::log::FILE_MODE;
+
+const FORMAT_NAME: &str = "format";
+const LIFE_NAME: &str = "life";
+const LOCK_NAME: &str = "lock";
+const MAGIC: u64 = u64::from_le_bytes(*b"RingStor");
+/// Version of everything in the directory. History: 1 = first.
+const VERSION: u32 = 1;
+/// Files this small are read whole.
+const SMALL_FILE: usize = 4096;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// What a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) cluster: ClusterId,
+    pub(crate) target: TargetId,
+    pub(crate) log_segment_bytes: u64,
+}
+
+/// When it was last opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) incarnation: u64,
+    pub(crate) boot: u128,
+}
+
+/// Creates the directory where needed and takes its lock.
+pub(crate) async fn lock(disk: &Disk, directory: &Path) -> Result<FileHandle, StoreError> {
+    match disk.mkdir(directory, DIRECTORY_MODE).await {
+        Ok(()) => {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            disk.sync_directory(parent.unwrap_or(Path::new("."))).await?;
+        }
+        Err(StorageError::AlreadyExists(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if disk.stat(&directory.join(FORMAT_NAME)).await.is_err() {
+        refuse_foreign(disk, directory).await?;
+    }
+    let path = directory.join(LOCK_NAME);
+    let file = disk.open(&path, OpenFlags::CREATE, FILE_MODE).await?;
+    match disk.lock(&file).await {
+        Ok(()) => Ok(file),
+        Err(StorageError::AlreadyExists(_)) => Err(StoreError::Locked(directory.to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails if a directory without a format file holds anything but an interrupted creation.
+async fn refuse_foreign(disk: &Disk, directory: &Path) -> Result<(), StoreError> {
+    for item in disk.list(directory).await? {
+        let name = item.name.to_string_lossy();
+        if name != LOCK_NAME && name != temporary_name(FORMAT_NAME) {
+            let what = format!("is not empty (`{name}`) and holds no RingFS store");
+            return Err(StoreError::WrongStore { directory: directory.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Reads the format file, or writes it in a new store; whether the store is new.
+pub(crate) async fn check_or_create(
+    disk: &Disk,
+    directory: &Path,
+    wanted: Format,
+) -> Result<(Format, bool), StoreError> {
+    let wrong = |what: String| StoreError::WrongStore { directory: directory.to_owned(), what };
+    let Some(bytes) = read_small(disk, &directory.join(FORMAT_NAME)).await? else {
+        let mut out = Vec::new();
+        MAGIC.put(&mut out);
+        VERSION.put(&mut out);
+        wanted.cluster.put(&mut out);
+        wanted.target.put(&mut out);
+        wanted.log_segment_bytes.put(&mut out);
+        replace_small(disk, directory, FORMAT_NAME, out).await?;
+        return Ok((wanted, true));
+    };
+    let damaged = |_| StoreError::Damaged {
+        file: directory.join(FORMAT_NAME),
+        offset: 0,
+        what: "the format file cannot be read",
+    };
+    let mut reader = Reader::new(&bytes);
+    if u64::get(&mut reader).map_err(damaged)? != MAGIC {
+        return Err(wrong("holds no RingFS store".to_owned()));
+    }
+    let version = u32::get(&mut reader).map_err(damaged)?;
+    if version != VERSION {
+        return Err(wrong(format!("has format {version}; this RingFS reads format {VERSION}")));
+    }
+    let content = checked(&bytes).map_err(damaged)?;
+    let found = read_format(content).map_err(damaged)?;
+    if found.cluster != wanted.cluster {
+        let (found, wanted) = (found.cluster, wanted.cluster);
+        return Err(wrong(format!("belongs to cluster {found}, not to {wanted}")));
+    }
+    if found.target != wanted.target {
+        let (found, wanted) = (found.target, wanted.target);
+        return Err(wrong(format!("belongs to target {found}, not to {wanted}")));
+    }
+    Ok((found, false))
+}
+
+fn read_format(content: &[u8]) -> Result<Format, DecodeError> {
+    let mut reader = Reader::new(content);
+    u64::get(&mut reader)?;
+    u32::get(&mut reader)?;
+    let (cluster, target) = (Wire::get(&mut reader)?, Wire::get(&mut reader)?);
+    let log_segment_bytes: u64 = Wire::get(&mut reader)?;
+    reader.finish()?;
+    if log_segment_bytes == 0 {
+        return Err(DecodeError::Invalid("log file size"));
+    }
+    Ok(Format { cluster, target, log_segment_bytes })
+}
+
+/// Reads the life file; a store that was never opened has none.
+pub(crate) async fn read_life(disk: &Disk, directory: &Path) -> Result<Life, StoreError> {
+    let path = directory.join(LIFE_NAME);
+    let Some(bytes) = read_small(disk, &path).await? else {
+        return Ok(Life::default());
+    };
+    let read = |bytes: &[u8]| -> Result<Life, DecodeError> {
+        let mut reader = Reader::new(checked(bytes)?);
+        Ok(Life { incarnation: Wire::get(&mut reader)?, boot: Wire::get(&mut reader)? })
+    };
+    read(&bytes).map_err(|_| StoreError::Damaged {
+        file: path,
+        offset: 0,
+        what: "the life file cannot be read",
+    })
+}
+
+/// Replaces the life file, durably.
+pub(crate) async fn write_life(
+    disk: &Disk,
+    directory: &Path,
+    life: Life,
+) -> Result<(), StorageError> {
+    let mut out = Vec::new();
+    life.incarnation.put(&mut out);
+    life.boot.put(&mut out);
+    replace_small(disk, directory, LIFE_NAME, out).await
+}
+
+/// The content in front of a valid checksum.
+fn checked(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let at = bytes.len().checked_sub(4).ok_or(DecodeError::Truncated)?;
+    let (content, checksum) = bytes.split_at(at);
+    if crc32c::crc32c(content) != u32::from_bytes(checksum)? {
+        return Err(DecodeError::Invalid("checksum"));
+    }
+    Ok(content)
+}
+
+fn temporary_name(name: &str) -> String {
+    format!("{name}.tmp")
+}
+
+async fn read_small(disk: &Disk, path: &Path) -> Result<Option<Buffer>, StorageError> {
+    let file = match disk.open(path, OpenFlags::READ, 0).await {
+        Ok(file) => file,
+        Err(StorageError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let buffer = Buffer::with_capacity(SMALL_FILE);
+    let (result, buffer) = disk.read(&file, 0, buffer, SMALL_FILE).await;
+    result.map(|_| Some(buffer))
+}
+
+async fn replace_small(
+    disk: &Disk,
+    directory: &Path,
+    name: &str,
+    mut content: Vec<u8>,
+) -> Result<(), StorageError> {
+    crc32c::crc32c(&content).put(&mut content);
+    let temporary = directory.join(temporary_name(name));
+    let file = disk.open(&temporary, OpenFlags::CREATE.with_truncate(), FILE_MODE).await?;
+    disk.write(&file, 0, content.into()).await?;
+    disk.fsync(&file).await?;
+    disk.rename(&temporary, &directory.join(name)).await?;
+    disk.sync_directory(directory).await
+}

@@ -1,0 +1,365 @@
+//! The engine's promises one by one, on the simulated disk.
+
+mod support;
+
+use ringfs_platform::{OpenFlags, Platform, Slice};
+use ringfs_store::{Record, StoreError};
+use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, Timestamp};
+use support::{DIRECTORY, World, file_record, open, options};
+
+const FILE: InodeNumber = InodeNumber(100);
+const ONE: Generation = Generation(1);
+const CHUNK: u32 = 8192;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+async fn open_with_file(platform: &Platform) -> ringfs_store::Store {
+    let store = open(platform).await;
+    let mut tx = store.transaction();
+    tx.put(Record::PutInode { inode: file_record(FILE) });
+    store.written(tx.commit()).await.expect("written");
+    store
+}
+
+async fn write(store: &ringfs_store::Store, offset: u64, data: &[u8]) {
+    let end = offset + data.len() as u64;
+    let written =
+        store.write_head(FILE, ONE, offset, Slice::from(data), end, at(1), |_| Vec::new()).await;
+    let (_, position) = written.expect("written");
+    store.written(position).await.expect("in the log");
+}
+
+async fn head(store: &ringfs_store::Store) -> Vec<u8> {
+    let inode = (*store.state().inodes[&FILE]).clone();
+    let mut bytes = store.read_head(&inode, 0, HEAD_SIZE as usize).await.expect("read").to_vec();
+    let size = inode.attributes.size as usize;
+    assert!(bytes.iter().skip(size).all(|byte| *byte == 0), "bytes beyond the size");
+    bytes.resize(size, 0);
+    bytes
+}
+
+#[test]
+fn a_store_is_found_again_after_a_kill() {
+    let world = World::new(1);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        assert!(store.recovery().created);
+        write(&store, 0, b"ring").await;
+    });
+    world.kill();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert!(!store.recovery().clean && !store.recovery().power_lost);
+        assert_eq!(head(&store).await, b"ring");
+        assert!(store.state().inodes.contains_key(&InodeNumber::ROOT));
+        store.close().await.expect("closed");
+    });
+    world.kill();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert!(store.recovery().clean);
+        assert_eq!(head(&store).await, b"ring");
+    });
+}
+
+#[test]
+fn what_is_synced_survives_a_power_cut() {
+    for seed in 0..50 {
+        let world = World::new(seed);
+        world.run(|platform| async move {
+            let store = open_with_file(&platform).await;
+            write(&store, 0, &[7; 5000]).await;
+            store
+                .write_chunk(FILE, ONE, CHUNK, 3 * 8192, Slice::from(&b"chunk"[..]))
+                .await
+                .unwrap();
+            store.sync_inode(FILE).await.expect("synced");
+            write(&store, 5000, b"unsynced").await;
+        });
+        world.power_cut();
+        world.run(|platform| async move {
+            let store = open(&platform).await;
+            assert!(store.recovery().power_lost);
+            let head = head(&store).await;
+            assert!(head.len() == 5000 || head.len() == 5008);
+            assert!(head.iter().take(5000).all(|byte| *byte == 7));
+            let chunk = store.read_chunk(FILE, ONE, CHUNK, 3 * 8192, 100).await.unwrap();
+            assert_eq!(&*chunk, b"chunk");
+        });
+    }
+}
+
+#[test]
+fn the_background_sync_makes_everything_durable_and_then_rests() {
+    let world = World::new(3);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        write(&store, 0, b"ring").await;
+        store.write_chunk(FILE, ONE, CHUNK, 0, Slice::from(&b"chunk"[..])).await.unwrap();
+        platform.sleep(std::time::Duration::from_secs(2)).await;
+        std::mem::forget(store);
+    });
+    assert_eq!(world.rest(), ringfs_platform::Outcome::Stalled, "an idle store sleeps");
+    world.power_cut();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert_eq!(head(&store).await, b"ring");
+        assert_eq!(&*store.read_chunk(FILE, ONE, CHUNK, 0, 5).await.unwrap(), b"chunk");
+    });
+}
+
+#[test]
+fn heads_grow_shrink_and_keep_zeros_beyond_the_size() {
+    World::new(4).run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        let mut model = Vec::new();
+        for (offset, len) in [(0, 10), (5, 3), (4000, 200), (100, 8000), (60_000, 5536), (0, 1)] {
+            let data = vec![(offset % 251 + 1) as u8; len];
+            write(&store, offset as u64, &data).await;
+            model.resize(model.len().max(offset + len), 0);
+            model[offset..offset + len].copy_from_slice(&data);
+            assert_eq!(head(&store).await, model);
+        }
+        for len in [60_000, 4097, 100, 0] {
+            let guard = store.lock_inode(FILE).await;
+            let mut inode = (*store.state().inodes[&FILE]).clone();
+            inode.head = store.shrink_head(&inode, len).await.expect("shrunk");
+            inode.attributes.size = len;
+            let mut tx = store.transaction();
+            tx.put(Record::PutInode { inode });
+            tx.commit();
+            drop(guard);
+            model.truncate(len as usize);
+            assert_eq!(head(&store).await, model);
+        }
+        let beyond = Slice::from(&b"xy"[..]);
+        let refused = store
+            .write_head(FILE, ONE, HEAD_SIZE - 1, beyond.clone(), 0, at(1), |_| Vec::new())
+            .await;
+        assert!(matches!(refused, Err(StoreError::Invalid(_))));
+        let stale =
+            store.write_head(FILE, Generation(0), 0, beyond, 2, at(1), |_| Vec::new()).await;
+        assert_eq!(stale, Err(StoreError::StaleGeneration));
+    });
+}
+
+#[test]
+fn a_cut_refuses_older_writes_and_drops_chunks_once() {
+    let world = World::new(5);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        for chunk in [0u64, 5, 1024, 3000] {
+            let data = Slice::from(&[9u8; 8192][..]);
+            store.write_chunk(FILE, ONE, CHUNK, chunk * 8192, data).await.expect("written");
+        }
+        store.cut_chunks(FILE, Generation(2), 5 * 8192 + 10, CHUNK).await.expect("cut");
+        let read = |offset| store.read_chunk(FILE, Generation(2), CHUNK, offset, 8192);
+        assert_eq!(&*read(0).await.unwrap(), &[9u8; 8192]);
+        assert_eq!(&*read(5 * 8192).await.unwrap(), &[9u8; 10]);
+        assert!(read(1024 * 8192).await.unwrap().is_empty());
+        let data = Slice::from(&b"new"[..]);
+        let stale = store.write_chunk(FILE, ONE, CHUNK, 0, data.clone()).await;
+        assert_eq!(stale, Err(StoreError::StaleGeneration));
+        let two = Generation(2);
+        store.write_chunk(FILE, two, CHUNK, 3000 * 8192, data).await.expect("written");
+        store.cut_chunks(FILE, two, 0, CHUNK).await.expect("repeated");
+        assert_eq!(&*read(3000 * 8192).await.unwrap(), b"new");
+        store.written(store.position()).await.expect("written");
+    });
+    world.kill();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        let stale = store.write_chunk(FILE, ONE, CHUNK, 0, Slice::from(&b"x"[..])).await;
+        assert_eq!(stale, Err(StoreError::StaleGeneration));
+        let two = Generation(2);
+        store.cut_chunks(FILE, two, 0, CHUNK).await.expect("repeated after a kill");
+        assert_eq!(&*store.read_chunk(FILE, two, CHUNK, 3000 * 8192, 3).await.unwrap(), b"new");
+        store.cut_chunks(FILE, Generation(3), 0, CHUNK).await.expect("dropped");
+        assert!(store.state().floors.contains_key(&FILE));
+        platform.sleep(std::time::Duration::from_secs(21)).await;
+        let mut tx = store.transaction();
+        tx.put(Record::DeleteInode { inode: FILE });
+        tx.commit();
+        platform.sleep(std::time::Duration::from_secs(2)).await;
+        assert!(store.state().floors.is_empty(), "floors end two session lifetimes later");
+    });
+}
+
+#[test]
+fn numbers_are_never_used_twice() {
+    let world = World::new(6);
+    let mut highest = 0;
+    for round in 0..6 {
+        let numbers = world.run(|platform| async move {
+            let store = open(&platform).await;
+            let mut numbers = Vec::new();
+            for _ in 0..3 {
+                numbers.push(store.allocate(ringfs_store::RangeKind::Inode).await.expect("number"));
+            }
+            numbers
+        });
+        assert!(numbers.is_sorted() && numbers[0] > highest, "{numbers:?} after {highest}");
+        highest = numbers[2];
+        if round % 2 == 0 { world.power_cut() } else { world.kill() }
+    }
+}
+
+#[test]
+fn a_snapshot_replaces_the_log_before_it() {
+    let world = World::new(7);
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        for round in 0..40u64 {
+            let mut tx = store.transaction();
+            for index in 0..100 {
+                let inode = file_record(InodeNumber(1000 + round * 100 + index));
+                tx.put(Record::PutInode { inode });
+            }
+            tx.commit();
+        }
+        store.snapshot().await.expect("a snapshot");
+        let mut tx = store.transaction();
+        tx.put(Record::DeleteInode { inode: InodeNumber(1000) });
+        store.synced(tx.commit()).await.expect("synced");
+        let logs = platform.disk().list(DIRECTORY.as_ref()).await.expect("listed");
+        let logs = logs.iter().filter(|item| item.name.to_string_lossy().starts_with("log-"));
+        assert!(logs.count() <= 4, "old log files are gone");
+    });
+    world.power_cut();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        let state = store.state();
+        assert_eq!(state.inodes.len(), 4000);
+        assert!(!state.inodes.contains_key(&InodeNumber(1000)));
+    });
+}
+
+#[test]
+fn snapshots_come_by_themselves() {
+    let world = World::new(8);
+    world.run(|platform| async move {
+        let mut options = options();
+        options.snapshot_after_bytes = 100_000;
+        let store =
+            ringfs_store::Store::open(&platform, DIRECTORY.as_ref(), options).await.unwrap();
+        for index in 0..2000u64 {
+            let mut tx = store.transaction();
+            tx.put(Record::PutInode { inode: file_record(InodeNumber(1000 + index)) });
+            store.written(tx.commit()).await.expect("written");
+        }
+        platform.sleep(std::time::Duration::from_secs(3)).await;
+        let names = platform.disk().list(DIRECTORY.as_ref()).await.expect("listed");
+        assert!(names.iter().any(|item| item.name.to_string_lossy().starts_with("snapshot-")));
+    });
+}
+
+#[test]
+fn foreign_and_busy_directories_are_refused() {
+    World::new(9).run(|platform| async move {
+        let disk = platform.disk();
+        let store = open(&platform).await;
+        let second = ringfs_store::Store::open(&platform, DIRECTORY.as_ref(), options()).await;
+        assert!(matches!(second.err(), Some(StoreError::Locked(_))));
+        store.close().await.expect("closed");
+        platform.sleep(std::time::Duration::from_secs(1)).await;
+        let mut other = options();
+        other.cluster = ringfs_wire::ClusterId(77);
+        let refused = ringfs_store::Store::open(&platform, DIRECTORY.as_ref(), other).await;
+        let text = refused.err().expect("another cluster").to_string();
+        assert!(text.contains("belongs to cluster"), "{text}");
+
+        disk.mkdir("/photos".as_ref(), 0o755).await.expect("made");
+        disk.create("/photos/cat".as_ref(), 0o644).await.expect("created");
+        let refused = ringfs_store::Store::open(&platform, "/photos".as_ref(), options()).await;
+        let text = refused.err().expect("a foreign directory").to_string();
+        assert!(text.contains("`cat`"), "{text}");
+    });
+}
+
+#[test]
+fn damage_below_the_synced_mark_is_an_error_above_it_a_torn_tail() {
+    let world = World::new(10);
+    let log = format!("{DIRECTORY}/log-0000000000000000");
+    let path = log.clone();
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        for round in 0..10 {
+            write(&store, 0, &[round; 10]).await;
+            store.synced(store.position()).await.expect("synced");
+        }
+    });
+    world.kill();
+    let damage = |offset: u64| {
+        let path = path.clone();
+        world.run(move |platform| async move {
+            let disk = platform.disk();
+            let file = disk.open(path.as_ref(), OpenFlags::READ_WRITE, 0).await.expect("opened");
+            disk.write(&file, offset, Slice::from(&b"damage"[..])).await.expect("written");
+        });
+    };
+    damage(300);
+    let refused = world.run(|platform| async move {
+        ringfs_store::Store::open(&platform, DIRECTORY.as_ref(), options()).await.err()
+    });
+    match refused {
+        Some(StoreError::Damaged { file, offset, .. }) => {
+            assert_eq!(file, std::path::Path::new(&log));
+            assert!(offset <= 300);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_failed_sync_stops_the_store_for_good() {
+    let world = World::new(11);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        std::mem::forget(store);
+    });
+    world.kill();
+    let mut faults =
+        ringfs_platform::Faults { fsync_failure_per_mille: 1000, ..Default::default() };
+    let simulation = world.simulation.clone();
+    world.run(move |platform| async move {
+        let store = open(&platform).await;
+        simulation.set_faults(faults);
+        write(&store, 0, b"x").await;
+        let failed = store.synced(store.position()).await;
+        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        faults.fsync_failure_per_mille = 0;
+        simulation.set_faults(faults);
+        assert!(matches!(store.synced(store.position()).await, Err(StoreError::Failed(_))));
+        assert!(matches!(store.room(false), Err(StoreError::Failed(_))));
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_growth_and_allows_deletes() {
+    let world = World::new(12);
+    let simulation = world.simulation.clone();
+    world.run(move |platform| async move {
+        let store = open(&platform).await;
+        simulation.set_faults(ringfs_platform::Faults { no_space: true, ..Default::default() });
+        let mut created = 0u64;
+        while store.room(true).is_ok() {
+            let mut tx = store.transaction();
+            tx.put(Record::PutInode { inode: file_record(InodeNumber(1000 + created)) });
+            store.written(tx.commit()).await.expect("the log has spare files");
+            created += 1;
+            assert!(created < 10_000);
+        }
+        for index in 0..created {
+            store.room(false).expect("deletes may use the reserve");
+            let mut tx = store.transaction();
+            tx.put(Record::DeleteInode { inode: InodeNumber(1000 + index) });
+            store.written(tx.commit()).await.expect("written");
+        }
+        simulation.set_faults(ringfs_platform::Faults::default());
+        while store.room(true).is_err() {
+            platform.sleep(std::time::Duration::from_millis(10)).await;
+        }
+    });
+}
