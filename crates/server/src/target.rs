@@ -15,7 +15,7 @@ use ringfs_platform::{MailboxSender, Platform, Slice};
 use ringfs_rpc::{CallError, Incoming, Outgoing, Peer, Response, Service};
 use ringfs_store::{LogPosition, Record, Store, Transaction};
 use ringfs_wire::{
-    AnyRequest, Errno, FrameHeader, Hello, InodeNumber, NO_SLOT, OperationId, Request,
+    AnyRequest, CreateReply, Errno, FrameHeader, Hello, InodeNumber, NO_SLOT, OperationId, Request,
     SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
 };
 
@@ -208,11 +208,23 @@ impl Target {
             Some((last, _)) if last > sequence => return Err(Status::SlotStale),
             Some((last, reply)) if last == sequence => {
                 self.settled(&call.request).await?;
+                self.reference_again(&call.request, session, &reply);
                 return Ok((reply, None));
             }
             _ => {}
         }
         self.mutation(call, Caller { session, slot, sequence }).await
+    }
+
+    /// A create that opened, answered from its slot after a restart: references are not logged.
+    fn reference_again(&self, request: &AnyRequest, session: SessionId, reply: &[u8]) {
+        let AnyRequest::MetadataCreate(request) = request else { return };
+        if let Ok(reply) = CreateReply::from_bytes(reply)
+            && request.open
+            && self.store.state().inodes.contains_key(&reply.inode)
+        {
+            self.sessions.reference(session, reply.inode);
+        }
     }
 
     fn stored_reply(&self, session: SessionId, slot: u16) -> Option<(u64, Vec<u8>)> {

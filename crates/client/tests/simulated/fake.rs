@@ -392,8 +392,8 @@ struct Target {
 }
 
 impl Service for Target {
-    fn admit(&self, _: &Hello) -> Result<(), Status> {
-        Ok(())
+    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {
