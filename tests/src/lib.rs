@@ -1,1 +1,16 @@
-//! Helpers that the process-level tests share.
+//! What the process-level tests share: a sandbox with its own home in which the real program runs,
+//! and trees of files to move through it.
+//!
+//! Invariant: a sandbox stops every server it started, whatever becomes of its test.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests are about real processes and real files"
+)]
+
+mod sandbox;
+mod tree;
+
+pub use sandbox::{Outcome, Sandbox};
+pub use tree::{compare_trees, make_tree, random_bytes};

@@ -1,0 +1,103 @@
+//! Clusters come up, go down, come back, and live beside each other.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests are about real processes and real files"
+)]
+
+use ringfs_tests::Sandbox;
+
+#[test]
+fn a_cluster_comes_up_goes_down_and_comes_back() {
+    let sandbox = Sandbox::new();
+    let summary = sandbox.ok(["up", "--nodes", "2", "--targets", "2"]);
+    assert!(summary.contains("2 node(s), 4 target(s)"), "{summary}");
+    let status = sandbox.status("ringfs");
+    assert_eq!(status["health"], "ok");
+    let id = status["id"].clone();
+    sandbox.ok(["mkdir", "/kept"]);
+
+    // Over a running cluster nothing happens.
+    let before = sandbox.pids("ringfs");
+    assert!(sandbox.ok(["up"]).contains("runs already"));
+    assert_eq!(sandbox.pids("ringfs"), before);
+
+    assert!(sandbox.ok(["down"]).contains("2 node(s) stopped"));
+    let status = sandbox.run(["status", "--json"]);
+    assert_eq!(status.code, Some(1));
+    assert!(status.stdout.contains("\"health\": \"down\""), "{}", status.stdout);
+    sandbox.run(["ls", "/"]).assert_refused(1, "is down: start it with `ringfs up");
+    assert!(sandbox.ok(["down"]).contains("was not running"));
+
+    sandbox.ok(["up"]);
+    assert_eq!(sandbox.status("ringfs")["id"], id);
+    assert_eq!(sandbox.ok(["ls", "/"]), "kept\n");
+
+    sandbox.ok(["down", "--wipe"]);
+    assert!(!sandbox.path(".local/share/ringfs/ringfs").exists());
+    sandbox.run(["ls", "/"]).assert_refused(1, "there is no cluster \"ringfs\"");
+}
+
+#[test]
+fn what_is_missing_is_started_and_the_rest_left_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
+    let before = sandbox.pids("ringfs");
+    sandbox.kill(&before[1..]);
+    assert_eq!(sandbox.run(["status"]).code, Some(1));
+    let summary = sandbox.ok(["up"]);
+    assert!(summary.contains("is complete again"), "{summary}");
+    let after = sandbox.pids("ringfs");
+    assert_eq!(after[0], before[0]);
+    assert!(after[1].is_some() && after[1] != before[1]);
+    assert_eq!(sandbox.status("ringfs")["health"], "ok");
+}
+
+#[test]
+fn a_second_cluster_lives_beside_the_first() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.path("elsewhere");
+    sandbox.ok(["up", "--targets", "1"]);
+    sandbox.ok(["up", "--name", "second", "--targets", "1", "--data", data.to_str().unwrap()]);
+    sandbox.ok(["mkdir", "/first"]);
+    sandbox.ok(["mkdir", "--name", "second", "/second"]);
+    assert_eq!(sandbox.ok(["ls"]), "first\n");
+    assert_eq!(sandbox.ok(["ls", "--name", "second"]), "second\n");
+    let mut command = sandbox.command(["ls"]);
+    let output = command.env("RINGFS_CLUSTER", "second").output().unwrap();
+    assert_eq!(output.stdout, b"second\n");
+    sandbox.ok(["down", "--name", "second", "--wipe"]);
+    assert!(!data.exists());
+    assert_eq!(sandbox.ok(["ls"]), "first\n");
+}
+
+#[test]
+fn a_node_runs_in_the_foreground_and_stops_on_sigterm() {
+    use rustix::process::{Pid, Signal};
+    let sandbox = Sandbox::new();
+    sandbox.ok(["up", "--targets", "1"]);
+    sandbox.ok(["mkdir", "/kept"]);
+    sandbox.ok(["down"]);
+    let mut node = sandbox.start(["serve", "--node", "0"]);
+    while sandbox.status("ringfs")["health"] != "ok" {
+        assert!(node.try_wait().unwrap().is_none(), "the node ended");
+    }
+    assert_eq!(sandbox.ok(["ls"]), "kept\n");
+    sandbox.run(["serve", "--node", "0"]).assert_refused(1, "node 0 runs already");
+    sandbox.run(["serve", "--node", "7"]).assert_refused(1, "has no node 7");
+    let pid = Pid::from_raw(node.id() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn logs_tell_which_node_said_what() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
+    let logs = sandbox.ok(["logs"]);
+    assert!(logs.contains("node 0 | ") && logs.contains("node 1 | "), "{logs}");
+    let one = sandbox.ok(["logs", "--node", "1", "-n", "1"]);
+    assert_eq!(one.lines().count(), 1, "{one}");
+    assert!(!one.contains("node 1 | "), "{one}");
+    sandbox.run(["logs", "--node", "2"]).assert_refused(1, "has no node 2");
+}
