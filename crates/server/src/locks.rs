@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringfs_platform::Platform;
-use ringfs_wire::{InodeNumber, Name, OperationId, Status, Step};
+use ringfs_wire::{InodeNumber, Name, OperationId, Status, Step, StepResult};
 
 use crate::signal::Signal;
 
@@ -33,9 +33,10 @@ pub(crate) enum LockKey {
 }
 
 impl LockKey {
-    /// What a step locks at its home.
-    pub(crate) fn of(step: &Step) -> Option<Self> {
-        Some(match step {
+    /// What a step locks at its home. A directory that is being created is locked before it
+    /// exists: its name may be known before its home hears of the decision.
+    pub(crate) fn of((step, result): &(Step, StepResult)) -> Self {
+        match step {
             Step::PutName { directory, name, .. } | Step::TakeName { directory, name, .. } => {
                 Self::Name(*directory, name.clone())
             }
@@ -44,8 +45,8 @@ impl LockKey {
             }
             Step::DropDirectory { inode } => Self::Empty(*inode),
             Step::LockRenames {} => Self::Renames,
-            Step::CreateDirectory { .. } => return None,
-        })
+            Step::CreateDirectory { .. } => Self::Inode(result.inode),
+        }
     }
 
     /// The key under which it is held: removal locks the inode itself.

@@ -96,6 +96,7 @@ impl Target {
 
     pub(crate) async fn read_directory(&self, request: &ReadDirectory) -> Answer {
         let directory = request.directory;
+        self.locks.free(&self.platform, &[LockKey::Inode(directory)]).await?;
         self.locks.quiet(&self.platform, directory).await?;
         let state = self.store.state();
         let found = state.inodes.get(&directory).ok_or(Errno::ENOENT)?;

@@ -72,7 +72,7 @@ impl Plan {
         mut operation: Operation<'_>,
         caller: Option<(Caller, Vec<u8>)>,
     ) -> Answer {
-        let keys: Vec<_> = self.local.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+        let keys: Vec<_> = self.local.iter().map(LockKey::of).collect();
         operation.lock(&keys)?;
         for (step, result) in self.local {
             operation.add_local(step, result)?;
@@ -84,7 +84,7 @@ impl Plan {
     }
 
     async fn run_here(self, target: &Target, caller: Caller, body: Vec<u8>) -> Answer {
-        let keys: Vec<_> = self.local.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+        let keys: Vec<_> = self.local.iter().map(LockKey::of).collect();
         target.locks.free(&target.platform, &keys).await?;
         for (step, _) in &self.local {
             namespace::check(&target.store.state(), step)?;
@@ -277,14 +277,15 @@ impl Target {
         for step in steps {
             namespace::check(&self.store.state(), step)?;
         }
-        let keys: Vec<_> = steps.iter().filter_map(LockKey::of).collect();
-        self.locks.try_lock(&keys, Holder::Operation(*operation))?;
         let results: Vec<_> = numbers.iter().map(|inode| StepResult { inode: *inode }).collect();
+        let added: Vec<_> = steps.iter().cloned().zip(results.iter().copied()).collect();
+        let keys: Vec<_> = added.iter().map(LockKey::of).collect();
+        self.locks.try_lock(&keys, Holder::Operation(*operation))?;
         let mut all = {
             let state = self.store.state();
             state.prepared.get(operation).map(|known| known.steps.clone()).unwrap_or_default()
         };
-        all.extend(steps.iter().cloned().zip(results.iter().copied()));
+        all.extend(added);
         let prepared = Prepared { operation: *operation, steps: all, now: self.now() };
         let mut tx = self.store.transaction();
         tx.put(Record::PutPrepared { prepared });
@@ -340,7 +341,7 @@ impl Target {
             (prepared, state.committed.keys().copied().collect::<Vec<_>>())
         };
         for Prepared { operation, steps, .. } in prepared {
-            let keys: Vec<_> = steps.iter().filter_map(|(step, _)| LockKey::of(step)).collect();
+            let keys: Vec<_> = steps.iter().map(LockKey::of).collect();
             let taken = self.locks.try_lock(&keys, Holder::Operation(operation));
             assert!(taken.is_ok(), "prepared operations never share a lock");
             self.watch_prepared(operation);
