@@ -11,6 +11,9 @@ pub enum StoreError {
     /// The request carries an older content generation than the file.
     #[error("stale content generation")]
     StaleGeneration,
+    /// The operation breaks a rule of POSIX file systems.
+    #[error("{0}")]
+    Refused(Errno),
     /// There is no such inode here.
     #[error("no such inode")]
     Missing,
@@ -57,6 +60,7 @@ impl StoreError {
     pub fn status(&self) -> Status {
         match self {
             Self::StaleGeneration => Status::StaleGeneration,
+            Self::Refused(errno) => Status::Failed(*errno),
             Self::Missing => Status::Failed(Errno::ENOENT),
             Self::NoSpace => Status::Failed(Errno::ENOSPC),
             Self::Invalid(_) => Status::Failed(Errno::EINVAL),
@@ -64,6 +68,12 @@ impl StoreError {
             Self::WrongStore { .. } | Self::Locked(_) => Status::Failed(Errno::EIO),
             Self::Storage(error) => Status::Failed(Errno(error.errno())),
         }
+    }
+}
+
+impl From<Errno> for StoreError {
+    fn from(errno: Errno) -> Self {
+        Self::Refused(errno)
     }
 }
 

@@ -12,7 +12,10 @@
 mod record;
 mod state;
 
+mod local;
+mod metadata;
 pub mod namespace;
+
 mod store;
 
 mod data;
@@ -30,6 +33,8 @@ mod error;
 mod signal;
 
 pub use error::StoreError;
+pub use local::{LocalFile, LocalFileSystem, LocalOptions, MetadataCache};
+pub use metadata::{DirectoryEntry, DirectoryMetadata, FileMetadata, LISTED_CHUNKS_MAX};
 pub use record::{
     COLLISION_BITS, Dentry, FIRST_COOKIE, Floor, HeadSlot, Inode, MAX_REPLY_LEN, PendingCut,
     Prepared, RangeKind, RareFields, Record, SlotClass,
