@@ -1,0 +1,144 @@
+//! `ringfs-bench`: what RingFS costs, each figure beside its bare limit in the same run.
+//!
+//! Servers and clients are processes of their own: this program, started again. Every benchmark
+//! alternates between its arms for several rounds, so that a disturbance of the machine meets
+//! both; figures are medians, and ratios are medians of the ratios of single rounds.
+//! Deliberately absent: comparisons with other file systems, and anything tuned for one machine.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a benchmark measures from outside: it starts processes, reads the machine's clock, \
+              and runs the bare loops without platform"
+)]
+
+mod bare;
+mod bulk;
+mod cluster;
+mod directory;
+mod echo;
+mod error;
+mod memory;
+mod metadata;
+mod process;
+mod report;
+mod timing;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::BenchError;
+use crate::report::Report;
+
+/// Measures RingFS beside bare loops over the same sockets and files.
+#[derive(Parser)]
+#[command(name = "ringfs-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Echo RPCs per second, beside a bare echo of frames of the same size.
+    Echo(Common),
+    /// Empty files created and looked up per second, beside echo to the same node.
+    Metadata(Common),
+    /// 1 MiB sequential writes and reads, beside bare loops over the same sockets and disk.
+    Bulk {
+        #[command(flatten)]
+        common: Common,
+        /// MiB that each client writes and reads per round.
+        #[arg(long, default_value_t = 256)]
+        mebibytes: u64,
+    },
+    /// Resident memory of a server at rest and per inode.
+    Memory {
+        #[command(flatten)]
+        common: Common,
+        /// Files to create, with names of 24 bytes.
+        #[arg(long, default_value_t = 1_000_000)]
+        inodes: u64,
+    },
+    /// What this program does as a child of itself; the task comes on standard input.
+    #[command(hide = true)]
+    Child,
+}
+
+/// What all benchmarks have in common.
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// Client processes, each with one operation at a time.
+    #[arg(long, default_value_t = 4)]
+    clients: u32,
+    /// Targets of the node: threads that serve. [default: 1 for echo and memory, otherwise 2]
+    #[arg(long)]
+    targets: Option<u32>,
+    /// Rounds; each runs every arm once.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds that one arm is measured per round, where time is fixed.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Where stores and bare files go. [default: /dev/shm, or the system's temporary directory]
+    #[arg(long)]
+    directory: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Common {
+    fn check(&self) -> Result<(), BenchError> {
+        let wrong = if self.clients == 0 || self.clients > 256 {
+            "--clients takes 1 to 256"
+        } else if self.rounds == 0 {
+            "--rounds takes 1 and more"
+        } else if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
+            "--seconds takes more than 0, up to 3600"
+        } else if self.targets.is_some_and(|targets| targets == 0 || targets > 64) {
+            "--targets takes 1 to 64"
+        } else {
+            return Ok(());
+        };
+        Err(BenchError::Usage(wrong))
+    }
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let (result, json) = match Cli::parse().command {
+        Command::Child => return process::be_child(),
+        Command::Echo(common) => (checked(&common, || echo::run(&common)), common.json),
+        Command::Metadata(common) => (checked(&common, || metadata::run(&common)), common.json),
+        Command::Bulk { common, mebibytes } => {
+            (checked(&common, || bulk::run(&common, mebibytes)), common.json)
+        }
+        Command::Memory { common, inodes } => {
+            (checked(&common, || memory::run(&common, inodes)), common.json)
+        }
+    };
+    match result {
+        Ok(report) => {
+            print!("{}", if json { report.to_json() } else { report.to_string() });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ringfs-bench: {error}");
+            ExitCode::from(if matches!(error, BenchError::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn checked(
+    common: &Common,
+    benchmark: impl FnOnce() -> Result<Report, BenchError>,
+) -> Result<Report, BenchError> {
+    common.check()?;
+    benchmark()
+}
