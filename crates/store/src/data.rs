@@ -152,8 +152,11 @@ impl Store {
         let _guard = engine.chunk_locks.shared(inode).await;
         engine.log.check()?;
         engine.check_floor(inode, generation)?;
+        let was_dirty = engine.is_dirty();
         let result = engine.chunks.write(key, at, data).await;
-        engine.syncer.touched();
+        if !was_dirty {
+            engine.syncer.wake();
+        }
         result.map_err(|error| engine.disk_error(error))
     }
 

@@ -2,7 +2,8 @@
 //! rewritten at every start.
 //!
 //! `format`: magic, version, cluster, target, bytes of a log file, crc32c. `life`: how often the
-//! store was opened, boot id of that start, crc32c. Invariant: both are replaced by a synced
+//! store was opened, boot id of that start, log position up to which it found everything durable
+//! or made it so, crc32c. Invariant: both are replaced by a synced
 //! rename, so they are whole or absent; a directory with foreign files is never made a store.
 
 use std::path::Path;
@@ -36,6 +37,9 @@ pub(crate) struct Format {
 pub(crate) struct Life {
     pub(crate) incarnation: u64,
     pub(crate) boot: u128,
+    /// Everything in the log before this position, and every head image it points to, was made
+    /// durable by that start.
+    pub(crate) durable: u64,
 }
 
 /// Creates the directory where needed and takes its lock.
@@ -136,7 +140,8 @@ pub(crate) async fn read_life(disk: &Disk, directory: &Path) -> Result<Life, Sto
     };
     let read = |bytes: &[u8]| -> Result<Life, DecodeError> {
         let mut reader = Reader::new(checked(bytes)?);
-        Ok(Life { incarnation: Wire::get(&mut reader)?, boot: Wire::get(&mut reader)? })
+        let (incarnation, boot) = (Wire::get(&mut reader)?, Wire::get(&mut reader)?);
+        Ok(Life { incarnation, boot, durable: Wire::get(&mut reader)? })
     };
     read(&bytes).map_err(|_| StoreError::Damaged {
         file: path,
@@ -154,6 +159,7 @@ pub(crate) async fn write_life(
     let mut out = Vec::new();
     life.incarnation.put(&mut out);
     life.boot.put(&mut out);
+    life.durable.put(&mut out);
     replace_small(disk, directory, LIFE_NAME, out).await
 }
 

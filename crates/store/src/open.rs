@@ -47,7 +47,8 @@ pub(crate) async fn open(
     let boot = platform.boot_id();
     let power_lost = life.incarnation > 0 && life.boot != boot;
 
-    let (state, start, replayed, allocations) = recover(&disk, directory, &found).await?;
+    let (state, start, replayed, allocations) =
+        recover(&disk, directory, &found, life.durable).await?;
     let state = RefCell::new(state);
     let heads = Heads::open(&disk, directory, &state).await?;
     if power_lost {
@@ -66,7 +67,8 @@ pub(crate) async fn open(
     sync_log_files(&disk, directory, &replayed).await?;
 
     let incarnation = life.incarnation.max(replayed.incarnation) + 1;
-    format::write_life(&disk, directory, Life { incarnation, boot }).await?;
+    let durable = replayed.end;
+    format::write_life(&disk, directory, Life { incarnation, boot, durable }).await?;
     let log = Log::new(disk.clone(), directory, found.log_segment_bytes, incarnation, &replayed);
     log.adopt_files(&replayed.files).await?;
 
@@ -102,6 +104,7 @@ async fn recover(
     disk: &Disk,
     directory: &Path,
     format: &Format,
+    durable: u64,
 ) -> Result<(State, SnapshotStart, Replayed, Vec<Allocation>), StoreError> {
     let mut state = State::default();
     let start = snapshot::load(disk, directory, &mut state).await?;
@@ -119,8 +122,7 @@ async fn recover(
         state.apply(record);
     };
     let bytes = format.log_segment_bytes;
-    let (from, incarnation) = (start.position, start.incarnation);
-    let replayed = log::replay(disk, directory, bytes, from, incarnation, apply).await?;
+    let replayed = log::replay(disk, directory, bytes, start, durable, apply).await?;
     state.take_freed();
     Ok((state, start, replayed, allocations))
 }

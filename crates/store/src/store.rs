@@ -168,12 +168,19 @@ pub(crate) struct Engine {
 impl Engine {
     /// Logs a group of encoded records that are applied already.
     pub(crate) fn commit(&self, group: &[u8]) -> LogPosition {
+        let was_dirty = self.is_dirty();
         let position = self.log.append(group);
         let freed = self.state.borrow_mut().take_freed();
         if self.heads.freed(position, freed) > FREED_BYTES_MAX {
             self.syncer.want(position);
         }
-        self.syncer.touched();
+        // The tasks are woken only when they have something to do: commits are frequent.
+        if !was_dirty {
+            self.syncer.wake();
+        }
+        if self.is_snapshot_due() {
+            self.syncer.wake_snapshots();
+        }
         LogPosition(position)
     }
 
@@ -194,6 +201,7 @@ impl Engine {
     pub(crate) fn stop(&self) {
         self.log.stop();
         self.syncer.wake();
+        self.syncer.wake_snapshots();
         self.numbers.wake();
     }
 }

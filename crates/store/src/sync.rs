@@ -26,6 +26,7 @@ pub(crate) struct Syncer {
     close: Cell<bool>,
     closed: RefCell<Option<Result<(), StoreError>>>,
     changed: Signal,
+    snapshot_due: Signal,
     snapshots: Locks,
 }
 
@@ -38,14 +39,14 @@ impl Syncer {
         }
     }
 
-    /// Something became dirty.
-    pub(crate) fn touched(&self) {
+    /// Lets the sync task look again, and whoever waits for it.
+    pub(crate) fn wake(&self) {
         self.changed.notify();
     }
 
-    /// Lets the tasks look again.
-    pub(crate) fn wake(&self) {
-        self.changed.notify();
+    /// Lets the snapshot task look again.
+    pub(crate) fn wake_snapshots(&self) {
+        self.snapshot_due.notify();
     }
 }
 
@@ -77,7 +78,8 @@ impl Store {
     pub async fn close(self) -> Result<(), StoreError> {
         let engine = self.engine();
         engine.syncer.close.set(true);
-        engine.syncer.changed.notify();
+        engine.syncer.wake();
+        engine.syncer.wake_snapshots();
         let closed = || {
             let failed = engine.log.check().err().map(Err);
             engine.syncer.closed.borrow().clone().or(failed)
@@ -93,7 +95,8 @@ impl Engine {
         self.log.synced(position).await
     }
 
-    fn is_dirty(&self) -> bool {
+    /// Whether anything is not durable.
+    pub(crate) fn is_dirty(&self) -> bool {
         self.log.committed() > self.log.synced_to() || self.chunks.is_dirty()
     }
 
@@ -168,11 +171,10 @@ impl Engine {
     pub(crate) async fn run_snapshots(self: Rc<Self>) {
         loop {
             let due = || {
-                let grown = self.log.committed().saturating_sub(self.snapshot_position.get());
-                let due = grown >= self.options.snapshot_after_bytes;
-                (due || self.log.check().is_err() || self.syncer.close.get()).then_some(())
+                let ends = self.log.check().is_err() || self.syncer.close.get();
+                (self.is_snapshot_due() || ends).then_some(())
             };
-            self.syncer.changed.until(due).await;
+            self.syncer.snapshot_due.until(due).await;
             if self.log.check().is_err() || self.syncer.close.get() {
                 return;
             }
@@ -192,7 +194,13 @@ impl Engine {
 
     async fn until_closed(&self) {
         let closed = || (self.log.check().is_err() || self.syncer.close.get()).then_some(());
-        self.syncer.changed.until(closed).await;
+        self.syncer.snapshot_due.until(closed).await;
+    }
+
+    /// Whether the log has grown enough.
+    pub(crate) fn is_snapshot_due(&self) -> bool {
+        let grown = self.log.committed().saturating_sub(self.snapshot_position.get());
+        grown >= self.options.snapshot_after_bytes
     }
 
     /// Writes a snapshot and drops the log before it.

@@ -92,6 +92,25 @@ fn what_is_synced_survives_a_power_cut() {
 }
 
 #[test]
+fn a_kill_and_then_a_power_cut_keep_what_the_start_between_found() {
+    let world = World::new(15);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        write(&store, 0, b"ring").await;
+    });
+    world.kill();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        store.sync_inode(FILE).await.expect("nothing left to sync");
+    });
+    world.power_cut();
+    world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert_eq!(head(&store).await, b"ring");
+    });
+}
+
+#[test]
 fn the_background_sync_makes_everything_durable_and_then_rests() {
     let world = World::new(3);
     world.run(|platform| async move {
@@ -279,7 +298,7 @@ fn foreign_and_busy_directories_are_refused() {
 }
 
 #[test]
-fn damage_below_the_synced_mark_is_an_error_above_it_a_torn_tail() {
+fn damage_of_durable_batches_is_an_error() {
     let world = World::new(10);
     let log = format!("{DIRECTORY}/log-0000000000000000");
     let path = log.clone();
@@ -310,6 +329,31 @@ fn damage_below_the_synced_mark_is_an_error_above_it_a_torn_tail() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_torn_tail_is_cut() {
+    let world = World::new(13);
+    let end = world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        write(&store, 0, b"first").await;
+        store.synced(store.position()).await.expect("synced");
+        write(&store, 0, b"again").await;
+        write(&store, 0, b"grown further").await;
+        store.position().0
+    });
+    world.kill();
+    world.run(move |platform| async move {
+        let disk = platform.disk();
+        let path = format!("{DIRECTORY}/log-0000000000000000");
+        let file = disk.open(path.as_ref(), OpenFlags::READ_WRITE, 0).await.expect("opened");
+        disk.write(&file, end - 3, Slice::from(&b"?"[..])).await.expect("written");
+        drop(file);
+        let store = open(&platform).await;
+        assert_eq!(head(&store).await, b"again");
+        write(&store, 0, b"goes on").await;
+        assert_eq!(head(&store).await, b"goes on");
+    });
 }
 
 #[test]
@@ -362,4 +406,22 @@ fn a_full_disk_refuses_growth_and_allows_deletes() {
             platform.sleep(std::time::Duration::from_millis(10)).await;
         }
     });
+}
+
+/// The test above is tested: an engine that reserves nothing is found out.
+#[cfg(feature = "mutations")]
+#[test]
+fn reused_numbers_are_caught() {
+    let world = World::new(14);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        seen.push(world.run(|platform| async move {
+            let mut options = options();
+            options.mutations.reuse_inode_numbers = true;
+            let store = ringfs_store::Store::open(&platform, DIRECTORY.as_ref(), options).await;
+            store.expect("opened").allocate(ringfs_store::RangeKind::Inode).await.expect("number")
+        }));
+        world.kill();
+    }
+    assert_eq!(seen[0], seen[1]);
 }

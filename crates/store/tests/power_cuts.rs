@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_platform::{Outcome, SimulationRng, Slice};
-use ringfs_store::{HeadSlot, RangeKind, Record, State, Store, StoreError};
+use ringfs_store::{HeadSlot, RangeKind, Record, State, Store, StoreError, StoreOptions};
 use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, SessionId, Timestamp};
 use support::{DIRECTORY, World, file_record, options};
 
@@ -291,7 +291,7 @@ fn assert_stable(
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, adjust: fn(&mut StoreOptions)) {
     let world = World::new(seed);
     let journal = Shared::default();
     let random = world.simulation.random();
@@ -304,6 +304,7 @@ fn run(seed: u64) {
             let mut options = options();
             options.log_segment_bytes = 32 << 10;
             options.snapshot_after_bytes = 100 << 10;
+            adjust(&mut options);
             let opened = Store::open(&task_platform, DIRECTORY.as_ref(), options).await;
             let store = opened.expect("recovered");
             check(&store, &shared, power).await;
@@ -360,6 +361,17 @@ fn recovery_finds_a_prefix_with_everything_promised() {
     let seeds = 0..40;
     for seed in seeds {
         println!("seed {seed}");
-        run(seed);
+        run(seed, |_| {});
     }
+}
+
+/// The test itself is tested: an engine that does not sync its log is found out.
+#[cfg(feature = "mutations")]
+#[test]
+fn a_log_that_is_not_synced_is_caught() {
+    let caught = (0..40).any(|seed| {
+        std::panic::catch_unwind(|| run(seed, |options| options.mutations.skip_log_sync = true))
+            .is_err()
+    });
+    assert!(caught);
 }

@@ -15,6 +15,7 @@ use super::batch::{
 use super::{file_path, parse_name};
 use crate::error::StoreError;
 use crate::record::{Record, UNKNOWN_TAG};
+use crate::snapshot::SnapshotStart;
 
 /// What replay found.
 #[derive(Debug, Default)]
@@ -40,14 +41,14 @@ struct Replay<'a, F> {
     apply: F,
 }
 
-/// Reads the log from `start`, a batch boundary first written in a life of at least
-/// `incarnation`, and hands each record to `apply` with the position of its batch.
+/// Reads the log from `start` and hands each record to `apply` with the position of its batch.
+/// `durable` is known to have been durable once.
 pub(crate) async fn replay(
     disk: &Disk,
     directory: &Path,
     segment_bytes: u64,
-    start: u64,
-    incarnation: u64,
+    start: SnapshotStart,
+    durable: u64,
     apply: impl FnMut(u64, Record),
 ) -> Result<Replayed, StoreError> {
     let mut files = Vec::new();
@@ -55,8 +56,10 @@ pub(crate) async fn replay(
         files.extend(item.name.to_str().and_then(parse_name));
     }
     files.sort_unstable();
-    let found = Replayed { end: start, files, incarnation, ..Replayed::default() };
-    let mut replay = Replay { disk, directory, segment_bytes, synced: start, found, apply };
+    let SnapshotStart { position: end, incarnation } = start;
+    let found = Replayed { end, files, incarnation, images: durable, ..Replayed::default() };
+    let synced = end.max(durable);
+    let mut replay = Replay { disk, directory, segment_bytes, synced, found, apply };
     replay.run().await?;
     Ok(replay.found)
 }
