@@ -179,7 +179,12 @@ impl Target {
         let head_len = (HEAD_SIZE.saturating_sub(offset) as usize).min(data.len());
         if end > HEAD_SIZE {
             let from = offset + head_len as u64;
-            self.append_chunks(&before, from, data.slice(head_len..data.len())).await?;
+            let rest = data.slice(head_len..data.len());
+            if let Err(status) = self.append_chunks(&before, from, rest).await {
+                // What it left beyond the size goes before anybody extends the file.
+                self.cleaned.borrow_mut().remove(&inode);
+                return Err(status);
+            }
         }
         if head_len == 0 {
             return self.append_size(inode, offset, end, caller);

@@ -1,6 +1,6 @@
 //! Names and attributes: the operations of one home, and where those of two homes begin.
 
-use ringfs_store::{Inode, RangeKind, Record, namespace};
+use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace};
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
     DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Link, LookupReply,
@@ -34,20 +34,19 @@ impl Target {
     }
 
     pub(crate) async fn lookup(&self, request: &MetadataLookup, session: SessionId) -> Answer {
-        let (inode, kind) = match &request.name {
+        let (inode, kind, found) = match &request.name {
             None => {
                 let found = self.settled_inode(request.directory).await?;
-                (request.directory, found.attributes.kind)
+                (request.directory, found.attributes.kind, Some(found))
             }
             Some(name) => {
-                let entry = self.entry(request.directory, name).await?;
-                (entry.inode, entry.kind)
+                let (entry, found) = self.settled_entry(request.directory, name).await?;
+                (entry.inode, entry.kind, found)
             }
         };
-        if !self.is_home(inode) {
+        let Some(found) = found else {
             return reply(&LookupReply { inode, kind, attributes: None });
-        }
-        let found = self.settled_inode(inode).await?;
+        };
         if request.open {
             self.sessions.reference(session, inode);
         }
@@ -62,16 +61,33 @@ impl Target {
     }
 
     /// A name in a directory of this home, once no operation holds it.
-    async fn entry(
-        &self,
-        directory: InodeNumber,
-        name: &Name,
-    ) -> Result<ringfs_store::Dentry, Status> {
+    async fn entry(&self, directory: InodeNumber, name: &Name) -> Result<Dentry, Status> {
         let key = LockKey::Name(directory, name.clone());
         self.locks.free(&self.platform, &[key]).await?;
         let state = self.store.state();
         namespace::directory(&state, directory)?;
         namespace::find(&state, directory, name).ok_or(Errno::ENOENT.into())
+    }
+
+    /// A name and, if it lives here, what it names, as of one moment in which no operation held
+    /// either.
+    async fn settled_entry(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<(Dentry, Option<Inode>), Status> {
+        loop {
+            let entry = self.entry(directory, name).await?;
+            if !self.is_home(entry.inode) {
+                return Ok((entry, None));
+            }
+            let key = [LockKey::Inode(entry.inode)];
+            if self.locks.is_free(&key) {
+                let found = self.settled_inode(entry.inode).await?;
+                return Ok((entry, Some(found)));
+            }
+            self.locks.free(&self.platform, &key).await?;
+        }
     }
 
     pub(crate) async fn peek_name(&self, request: &PeekName) -> Answer {
@@ -143,7 +159,7 @@ impl Target {
         let name_key = LockKey::Name(request.directory, request.name.clone());
         self.locks.free(&self.platform, &[name_key]).await?;
         if let Some(answer) = self.existing(request, caller).await? {
-            return Ok(answer);
+            return Ok((answer, None));
         }
         let now = self.now();
         let inode = {
@@ -182,26 +198,29 @@ impl Target {
         &self,
         request: &MetadataCreate,
         caller: Caller,
-    ) -> Result<Option<(Vec<u8>, Option<ringfs_platform::Slice>)>, Status> {
+    ) -> Result<Option<Vec<u8>>, Status> {
         let found = {
             let state = self.store.state();
             namespace::directory(&state, request.directory)?;
             namespace::find(&state, request.directory, &request.name)
         };
-        let Some(entry) = found else { return Ok(None) };
-        if request.exclusive {
-            return Err(Errno::EEXIST.into());
+        match found {
+            None => return Ok(None),
+            Some(_) if request.exclusive => return Err(Errno::EEXIST.into()),
+            Some(_) => {}
         }
-        let mut attributes = None;
-        if self.is_home(entry.inode) {
-            attributes = Some(self.settled_inode(entry.inode).await?.attributes);
-            if request.open {
-                self.sessions.reference(caller.session, entry.inode);
-            }
+        let (entry, found) = match self.settled_entry(request.directory, &request.name).await {
+            // Removed while this waited: the requester comes back and creates it.
+            Err(Status::Failed(Errno::ENOENT)) => return Err(Status::Busy),
+            settled => settled?,
+        };
+        if request.open && found.is_some() {
+            self.sessions.reference(caller.session, entry.inode);
         }
+        let attributes = found.map(|found| found.attributes);
         let answer =
             CreateReply { inode: entry.inode, kind: entry.kind, created: false, attributes };
-        Ok(Some((answer.to_bytes(), None)))
+        Ok(Some(answer.to_bytes()))
     }
 
     async fn create_directory(&self, request: &MetadataCreate, caller: Caller) -> Answer {
