@@ -207,6 +207,47 @@ fn a_cut_refuses_older_writes_and_drops_chunks_once() {
 }
 
 #[test]
+fn a_cut_repeated_after_a_power_cut_drops_old_bytes_and_no_durable_new_ones() {
+    let two = Generation(2);
+    for seed in 0..60 {
+        let world = World::new(seed);
+        let synced = seed % 2 == 0;
+        world.run(move |platform| async move {
+            let store = open_with_file(&platform).await;
+            for chunk in [0u64, 1, 2, 1500] {
+                let data = Slice::from(&[1u8; 8192][..]);
+                store.write_chunk(FILE, ONE, CHUNK, chunk * 8192, data).await.expect("written");
+            }
+            store.sync_inode(FILE).await.expect("synced");
+            store.cut_chunks(FILE, two, 8192, CHUNK).await.expect("cut");
+            let data = Slice::from(&[2u8; 100][..]);
+            store.write_chunk(FILE, two, CHUNK, 2 * 8192, data).await.expect("written");
+            match synced {
+                true => store.sync_inode(FILE).await.expect("synced"),
+                false => store.synced(store.position()).await.expect("synced"),
+            }
+        });
+        world.power_cut();
+        world.run(move |platform| async move {
+            let store = open(&platform).await;
+            store.cut_chunks(FILE, two, 8192, CHUNK).await.expect("repeated by the home");
+            let mut found = Vec::new();
+            for chunk in [0u64, 1, 2, 1500] {
+                let read = store.read_chunk(FILE, two, CHUNK, chunk * 8192, 8192).await;
+                found.push(read.expect("read").to_vec());
+            }
+            assert_eq!(found[0], [1; 8192], "seed {seed}: before the cut");
+            for bytes in &found[1..] {
+                assert!(!bytes.contains(&1), "seed {seed}: cut bytes came back");
+            }
+            if synced {
+                assert_eq!(found[2], [2; 100], "seed {seed}: durable after the cut");
+            }
+        });
+    }
+}
+
+#[test]
 fn numbers_are_never_used_twice() {
     let world = World::new(6);
     let mut highest = 0;
