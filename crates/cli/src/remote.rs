@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use ringfs_client::{Client, ClientError, ClientOptions, Credentials};
@@ -14,6 +15,11 @@ use crate::commands::{ClusterChoice, Found, run_on_platform};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::output::complain;
+
+/// How long an orderly end may take; the client has deadlines of its own.
+const ORDERLY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for an orderly end after a failure.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An absolute path inside a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,10 +116,12 @@ pub(crate) fn with_client<F: Future<Output = Result<(), CliError>>>(
         let options = ClientOptions::default();
         let client = Client::new(&platform, found.settings.map.clone(), key, options);
         let credentials = Credentials { uid: user.uid, gid: user.gid, groups };
-        let result = body(platform, client.with_credentials(credentials)).await;
-        let closed = client.close().await;
+        let result = body(platform.clone(), client.with_credentials(credentials)).await;
+        // After a failure the cluster may be out of reach: the session then ends by itself.
+        let patience = if result.is_ok() { ORDERLY_PATIENCE } else { CLOSE_PATIENCE };
+        let closed = platform.timeout(patience, client.close()).await;
         result?;
-        Ok(closed?)
+        Ok(closed.unwrap_or(Ok(()))?)
     })
 }
 
@@ -128,9 +136,7 @@ fn check_running(found: &Found) -> Result<(), CliError> {
     }
     let name = map.name();
     if down.len() == map.nodes().len() {
-        return Err(CliError::failed(format!(
-            "cluster \"{name}\" is down: start it with `ringfs up --name {name}`"
-        )));
+        return Err(is_down(found));
     }
     if !down.is_empty() {
         complain(&format_args!(
@@ -140,6 +146,12 @@ fn check_running(found: &Found) -> Result<(), CliError> {
         ));
     }
     Ok(())
+}
+
+/// The answer of a cluster without a running node.
+pub(crate) fn is_down(found: &Found) -> CliError {
+    let name = found.settings.map.name();
+    CliError::failed(format!("cluster \"{name}\" is down: start it with `ringfs up --name {name}`"))
 }
 
 /// The letter and the permissions as `ls -l` shows them.

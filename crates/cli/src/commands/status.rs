@@ -32,7 +32,7 @@ pub(crate) struct StatusArguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Health {
+pub(crate) enum Health {
     /// Every target answers and takes writes.
     Ok,
     /// Some do not.
@@ -42,17 +42,17 @@ enum Health {
 }
 
 #[derive(Debug, Serialize)]
-struct ClusterReport {
-    name: String,
+pub(crate) struct ClusterReport {
+    pub(crate) name: String,
     id: String,
     epoch: u64,
-    health: Health,
+    pub(crate) health: Health,
     data: String,
     chunk_size: u32,
-    capacity_bytes: u64,
-    available_bytes: u64,
-    used_bytes: u64,
-    inodes: u64,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) available_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) inodes: u64,
     nodes: Vec<NodeReport>,
 }
 
@@ -107,7 +107,8 @@ impl StatusArguments {
     }
 }
 
-async fn inspect(platform: &Platform, found: &Found) -> Result<ClusterReport, CliError> {
+/// Asks every target how it is.
+pub(crate) async fn inspect(platform: &Platform, found: &Found) -> Result<ClusterReport, CliError> {
     let admin = Admin::new(platform, &found.settings, found.directory.key()?);
     let map = &found.settings.map;
     let mut nodes = Vec::new();

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::join_all;
+use ringfs_client::{Client, ClientOptions};
 use ringfs_platform::Platform;
-use ringfs_wire::{ClusterId, NodeId};
+use ringfs_wire::{AttributeChanges, ClusterId, InodeNumber, NodeId};
 
 use crate::admin::Admin;
 use crate::cluster::{Directory, Registry, Settings};
@@ -19,6 +20,7 @@ use crate::commands::{ClusterChoice, ports, run_on_platform};
 use crate::environment::Environment;
 use crate::error::{CliError, plain};
 use crate::output::Output;
+use crate::remote::User;
 use crate::units::show_size;
 
 /// Start a cluster on this machine, or bring it back
@@ -133,7 +135,7 @@ impl Up<'_> {
             }
         };
         Registry(self.environment).remember(&self.wish.name, &self.directory)?;
-        let started = self.start(&settings).await?;
+        let started = self.start(&settings, *is_new).await?;
         summarise(&self.directory, &settings, &started)
     }
 
@@ -246,16 +248,37 @@ impl Up<'_> {
 
     /// Starts what does not run and waits until everything answers; on failure stops what it
     /// started.
-    async fn start(&self, settings: &Settings) -> Result<Vec<NodeId>, CliError> {
+    async fn start(&self, settings: &Settings, is_new: bool) -> Result<Vec<NodeId>, CliError> {
         let admin = Admin::new(&self.platform, settings, self.directory.key()?);
         let mut started: Vec<Started> = Vec::new();
-        let result = self.start_and_wait(settings, &admin, &mut started).await;
+        let mut result = self.start_and_wait(settings, &admin, &mut started).await;
+        if is_new && result.is_ok() {
+            result = self.own_root(settings).await;
+        }
         let nodes = started.iter().map(|process| process.node).collect();
         if result.is_err() {
             let stops = started.into_iter().map(|process| process.stop(&self.platform));
             join_all(stops).await;
         }
         result.map(|()| nodes)
+    }
+
+    /// Gives the root directory of a new cluster to the user who made it.
+    async fn own_root(&self, settings: &Settings) -> Result<(), CliError> {
+        let user = User::current();
+        if user.is_root() {
+            return Ok(());
+        }
+        let key = self.directory.key()?;
+        let client =
+            Client::new(&self.platform, settings.map.clone(), key, ClientOptions::default());
+        let changes = AttributeChanges {
+            uid: Some(user.uid),
+            gid: Some(user.gid),
+            ..AttributeChanges::default()
+        };
+        client.update(InodeNumber::ROOT, changes).await?;
+        Ok(client.close().await?)
     }
 
     async fn start_and_wait(

@@ -124,19 +124,13 @@ impl Get<'_> {
 
     /// Copies one entry; returns whether it is settled.
     async fn copy_and_tell(&self, item: Item) -> bool {
+        let local = item.local.clone();
         match self.copy(item).await {
             Ok(is_settled) => is_settled,
             Err(failure) => {
-                self.tell(failure);
+                failure.tell(&local, &self.progress);
                 true
             }
-        }
-    }
-
-    fn tell(&self, failure: Failure) {
-        match failure {
-            Failure::Entry(error) => self.progress.fail(&error),
-            Failure::Everything(error) => self.progress.abort(&error),
         }
     }
 
@@ -192,7 +186,7 @@ impl Get<'_> {
         let target = Rc::new(Target { path: item.local, pending: Cell::new(1), origin });
         let listed = self.push_entries(directory, &target).await;
         if let Err(failure) = listed {
-            self.tell(failure);
+            failure.tell(&target.path, &self.progress);
         }
         self.settle(target);
         Ok(false)
@@ -361,7 +355,7 @@ impl Get<'_> {
                 if *original == *copy {
                     return Ok(());
                 }
-                Err(Failure::Entry(CliError::failed(format!(
+                Err(Failure::Local(CliError::failed(format!(
                     "{}: the copy differs from the original between bytes {} and {}",
                     item.local.display(),
                     piece.start,

@@ -16,11 +16,13 @@ pub(crate) use get::get;
 pub(crate) use put::put;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use ringfs_client::ClientError;
 use ringfs_wire::Errno;
 
 use crate::error::CliError;
+use crate::transfer::progress::Progress;
 
 /// Entries copied at a time.
 const WORKERS: usize = 48;
@@ -44,27 +46,39 @@ pub(crate) struct TransferOptions {
 
 /// Why an entry was not copied.
 enum Failure {
-    /// This entry alone; the others go on.
-    Entry(CliError),
-    /// Nothing further can work.
-    Everything(CliError),
+    /// Something on this machine.
+    Local(CliError),
+    /// Something in the cluster.
+    Cluster(ClientError),
 }
 
 impl From<CliError> for Failure {
     fn from(error: CliError) -> Self {
-        Self::Entry(error)
+        Self::Local(error)
     }
 }
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        Self::Cluster(error)
+    }
+}
+
+impl Failure {
+    /// Tells what became of the entry at `path`. The copy ends if nothing further can work.
+    fn tell(self, path: &Path, progress: &Progress) {
+        let error = match self {
+            Self::Local(error) => return progress.fail(&error),
+            Self::Cluster(error) => error,
+        };
         let is_hopeless = match &error {
             ClientError::Failed { .. } => matches!(error.errno(), Errno::ENOSPC | Errno::EROFS),
             _ => true,
         };
+        let text = CliError::failed(format!("{}: {error}", path.display()));
         match is_hopeless {
-            true => Self::Everything(error.into()),
-            false => Self::Entry(error.into()),
+            true => progress.abort(&text),
+            false => progress.fail(&text),
         }
     }
 }

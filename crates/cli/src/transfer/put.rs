@@ -31,8 +31,17 @@ struct Target {
     inode: InodeNumber,
     /// Entries not yet settled.
     pending: Cell<usize>,
-    /// What to set when it is full, and the directory that holds it; none for the destination.
-    origin: Option<(AttributeChanges, Rc<Target>)>,
+    /// Where it comes from; none for the destination.
+    origin: Option<Origin>,
+}
+
+/// The local directory behind a [`Target`].
+struct Origin {
+    local: PathBuf,
+    /// What to set when the copy is full.
+    changes: AttributeChanges,
+    /// The directory that holds the copy.
+    into: Rc<Target>,
 }
 
 /// One name to be copied.
@@ -146,19 +155,13 @@ impl Put<'_> {
 
     /// Copies one entry; returns whether it is settled.
     async fn copy_and_tell(&self, item: Item) -> bool {
+        let local = item.local.clone();
         match self.copy(item).await {
             Ok(is_settled) => is_settled,
             Err(failure) => {
-                self.tell(failure);
+                failure.tell(&local, &self.progress);
                 true
             }
-        }
-    }
-
-    fn tell(&self, failure: Failure) {
-        match failure {
-            Failure::Entry(error) => self.progress.fail(&error),
-            Failure::Everything(error) => self.progress.abort(&error),
         }
     }
 
@@ -168,16 +171,14 @@ impl Put<'_> {
         loop {
             let pending = target.pending.get() - 1;
             target.pending.set(pending);
-            let Some((changes, parent)) = target.origin.as_ref().filter(|_| pending == 0) else {
-                return;
-            };
+            let Some(origin) = target.origin.as_ref().filter(|_| pending == 0) else { return };
             if !self.progress.is_aborted() {
-                match self.client.update(target.inode, changes.clone()).await {
+                match self.client.update(target.inode, origin.changes.clone()).await {
                     Ok(_) => self.progress.directory_done(),
-                    Err(error) => self.tell(error.into()),
+                    Err(error) => Failure::from(error).tell(&origin.local, &self.progress),
                 }
             }
-            let parent = parent.clone();
+            let parent = origin.into.clone();
             target = parent;
         }
     }
@@ -250,7 +251,11 @@ impl Put<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let origin = Some((self.changes(metadata), item.into.clone()));
+        let origin = Some(Origin {
+            local: item.local.clone(),
+            changes: self.changes(metadata),
+            into: item.into.clone(),
+        });
         // One entry more than there are, so that it is not finished before all are known.
         let target = Rc::new(Target { inode, pending: Cell::new(1), origin });
         if let Err(error) = self.push_entries(&item.local, &target) {
@@ -448,7 +453,7 @@ impl Put<'_> {
                 if *original == *copy {
                     return Ok(());
                 }
-                Err(Failure::Entry(CliError::failed(format!(
+                Err(Failure::Local(CliError::failed(format!(
                     "{}: the copy differs from the original between bytes {} and {}",
                     item.local.display(),
                     piece.start,
