@@ -21,6 +21,7 @@ mod flags;
 mod mailbox;
 mod net;
 mod platform;
+mod signal;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod uring;
@@ -37,6 +38,7 @@ pub use net::{
     Frame, FrameLengths, Framing, FramingError, Handoff, Link, LinkReceiver, LinkSender, Listener,
 };
 pub use platform::{Platform, RuntimeOptions, Shard, ShardBody, run};
+pub use signal::Signal;
 #[cfg(feature = "sim")]
 pub use sim::{
     Faults, Outcome, SimulatedBackend, SimulatedNode, Simulation, SimulationOptions, SimulationRng,

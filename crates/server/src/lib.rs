@@ -17,7 +17,6 @@ mod node;
 mod operation;
 mod rename;
 mod sessions;
-mod signal;
 mod target;
 
 pub use error::ServerError;

@@ -8,10 +8,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ringfs_platform::Platform;
+use ringfs_platform::{Platform, Signal};
 use ringfs_wire::{InodeNumber, Name, OperationId, Status, Step, StepResult};
-
-use crate::signal::Signal;
 
 /// Longest wait inside one request. The caller then answers busy and the requester comes back, so
 /// that no connection is held up for longer than an attempt may take.

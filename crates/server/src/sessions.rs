@@ -8,9 +8,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ringfs_platform::Signal;
 use ringfs_wire::{InodeNumber, SessionId};
-
-use crate::signal::Signal;
 
 /// A session that is not heard of for this long has ended.
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(10);

@@ -390,7 +390,7 @@ impl Target {
             inodes: usage.inodes,
             sessions: self.sessions.count() as u32,
             open_operations: open as u32,
-            failed: self.store.room(false).is_err(),
+            failed: self.store.has_failed(),
             node_memory: self.platform.resident_memory(),
             process: std::process::id(),
         };

@@ -13,8 +13,8 @@ use ringfs_wire::{Attributes, Generation, HEAD_SIZE, InodeNumber, InodeType, Tim
 
 use crate::chunks::Chunks;
 use crate::error::StoreError;
+use crate::locks::InodeGuard;
 use crate::record::{Floor, HeadSlot, Inode, Record};
-use crate::signal::InodeGuard;
 use crate::store::{Engine, LogPosition, Store, Transaction};
 
 /// How long a floor outlives the last segment of its inode: two session lifetimes, so that no

@@ -26,20 +26,20 @@ mod sync;
 mod chunks;
 mod format;
 mod heads;
+mod locks;
 mod log;
 mod snapshot;
 
 mod error;
-mod signal;
 
 pub use error::StoreError;
 pub use local::{LocalFile, LocalFileSystem, LocalOptions, MetadataCache};
+pub use locks::InodeGuard;
 pub use metadata::{DirectoryEntry, DirectoryMetadata, FileMetadata, LISTED_CHUNKS_MAX};
 pub use record::{
     COLLISION_BITS, Dentry, FIRST_COOKIE, Floor, HeadSlot, Inode, MAX_REPLY_LEN, PendingCut,
     Prepared, RangeKind, RareFields, Record, SlotClass,
 };
-pub use signal::InodeGuard;
 pub use state::{Entry, Session, SlotReply, State};
 #[cfg(feature = "mutations")]
 pub use store::Mutations;

@@ -20,10 +20,10 @@ use ringfs_wire::{
 };
 
 use crate::error::StoreError;
+use crate::locks::Locks;
 use crate::metadata::{DirectoryEntry, DirectoryMetadata, FileMetadata, LISTED_CHUNKS_MAX};
 use crate::namespace::{self, find};
 use crate::record::{RangeKind, Record};
-use crate::signal::Locks;
 use crate::state::State;
 use crate::store::{Store, StoreOptions, Transaction};
 

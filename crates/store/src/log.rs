@@ -16,9 +16,9 @@ use std::rc::Rc;
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
 
 use crate::error::StoreError;
-use crate::signal::Signal;
 use batch::{BATCH_ALIGNMENT, BATCH_HEADER, BatchHeader, FLAG_CLEAN, FLAG_NEXT_FILE, finish};
 pub(crate) use replay::{Replayed, replay};
+use ringfs_platform::Signal;
 
 /// Files kept free beyond the current one, so that deletes work on a full disk.
 const SPARE_FILES: u64 = 2;

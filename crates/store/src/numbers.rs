@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use crate::error::StoreError;
 use crate::record::{RangeKind, Record};
-use crate::signal::Signal;
 use crate::store::{Engine, Store, Transaction};
+use ringfs_platform::Signal;
 
 /// Numbers reserved at a time.
 const RANGE: u64 = 1 << 16;

@@ -12,10 +12,10 @@ use crate::chunks::Chunks;
 use crate::data::FloorKeeper;
 use crate::error::StoreError;
 use crate::heads::Heads;
+use crate::locks::Locks;
 use crate::log::Log;
 use crate::numbers::Numbers;
 use crate::record::Record;
-use crate::signal::Locks;
 use crate::state::State;
 use crate::sync::Syncer;
 

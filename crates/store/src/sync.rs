@@ -12,9 +12,10 @@ use ringfs_platform::StorageError;
 use ringfs_wire::InodeNumber;
 
 use crate::error::StoreError;
-use crate::signal::{Locks, Signal};
+use crate::locks::Locks;
 use crate::snapshot::{SnapshotStart, SnapshotWriter};
 use crate::store::{Engine, Store};
+use ringfs_platform::Signal;
 
 /// The lock that snapshots take turns on.
 const SNAPSHOT_TURN: InodeNumber = InodeNumber(0);

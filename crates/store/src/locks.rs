@@ -1,4 +1,4 @@
-//! Waiting between tasks of one thread: conditions, and locks per inode.
+//! Locks per inode, between tasks of one thread.
 //!
 //! Invariant: no waiter holds anything while it waits, and a dropped waiter leaves nothing
 //! behind. Deliberately not usable across threads.
@@ -10,33 +10,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use ringfs_wire::InodeNumber;
-
-/// Something others wait for to change.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    wakers: RefCell<Vec<Waker>>,
-}
-
-impl Signal {
-    /// Lets every waiter look again.
-    pub(crate) fn notify(&self) {
-        for waker in self.wakers.take() {
-            waker.wake();
-        }
-    }
-
-    /// Waits until `condition` gives a value, looking again after each [`Signal::notify`].
-    pub(crate) async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
-        poll_fn(|context| match condition() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                register(&mut self.wakers.borrow_mut(), context);
-                Poll::Pending
-            }
-        })
-        .await
-    }
-}
 
 fn register(wakers: &mut Vec<Waker>, context: &Context<'_>) {
     if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
