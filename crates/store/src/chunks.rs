@@ -246,10 +246,21 @@ impl Chunks {
 
     async fn remove(&self, key: Key) -> Result<(), StorageError> {
         self.open.borrow_mut().pop(&key);
+        // Before the file goes, so that a sync beside this one does not miss it.
+        self.forget(key);
         match self.disk.unlink(&self.path(key)).await {
             Ok(()) | Err(StorageError::NotFound(_)) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.segments.borrow_mut().entry(key.0).or_default().insert(key.1);
+                self.mark_segment(key);
+                return Err(error);
+            }
         }
+        self.mark_directory(shard_of(key.0));
+        Ok(())
+    }
+
+    fn forget(&self, key: Key) {
         let mut segments = self.segments.borrow_mut();
         if let Some(runs) = segments.get_mut(&key.0) {
             runs.remove(&key.1);
@@ -257,10 +268,7 @@ impl Chunks {
                 segments.remove(&key.0);
             }
         }
-        drop(segments);
         self.dirty.borrow_mut().segments.remove(&key);
-        self.mark_directory(shard_of(key.0));
-        Ok(())
     }
 
     /// Makes the segments of one inode durable, and their names.
@@ -300,12 +308,19 @@ impl Chunks {
         if !self.exists(key) {
             return Ok(());
         }
-        match self.handle(key).await {
-            Ok(file) => self.disk.sync_data(&file).await?,
-            // A cut removed it meanwhile.
-            Err(StorageError::NotFound(_)) if !self.exists(key) => return Ok(()),
-            Err(error) => return Err(error),
-        }
+        // Opened beside the cache: a segment removed and made anew while this waits must not find
+        // its predecessor there.
+        let cached = self.open.borrow_mut().get(&key).cloned();
+        let file = match cached {
+            Some(file) => file,
+            None => match self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await {
+                Ok(file) => Rc::new(file),
+                // A cut removed it meanwhile.
+                Err(StorageError::NotFound(_)) if !self.exists(key) => return Ok(()),
+                Err(error) => return Err(error),
+            },
+        };
+        self.disk.sync_data(&file).await?;
         let mut dirty = self.dirty.borrow_mut();
         if dirty.segments.get(&key) == Some(&change) {
             dirty.segments.remove(&key);
