@@ -9,13 +9,14 @@ mod stream;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use compio::driver::{DriverType, ProactorBuilder};
 use compio::runtime::Runtime;
-use ringfs_platform::RuntimeOptions;
+use ringfs_platform::{BUFFER_ALIGNMENT, RuntimeOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{PIECE, Pieces};
@@ -118,13 +119,12 @@ async fn accept(listener: std::net::TcpListener, directory: PathBuf) -> Result<(
 /// Serves one connection until it ends.
 async fn serve(stream: Stream, directory: &Path) -> io::Result<()> {
     let mut frame = vec![0; FRAME_LEN];
-    // Replies with data follow their frame in one buffer, so that one call sends both.
-    let mut data = vec![0; FRAME_LEN + PIECE];
+    let (mut data, piece) = piece_buffer();
     let mut open: Option<(u64, File)> = None;
     loop {
-        frame = stream.receive(frame, 0, FRAME_LEN).await?;
+        frame = stream.receive(frame, 0..FRAME_LEN).await?;
         if frame[0] == ECHO {
-            frame = stream.send(frame, FRAME_LEN).await?;
+            frame = stream.send(frame, 0..FRAME_LEN).await?;
             continue;
         }
         let Header { operation, file, offset } = Header::read(&frame);
@@ -137,22 +137,30 @@ async fn serve(stream: Stream, directory: &Path) -> io::Result<()> {
         let Some((_, opened)) = &open else { return Err(ErrorKind::NotFound.into()) };
         match operation {
             WRITE => {
-                data = stream.receive(data, FRAME_LEN, FRAME_LEN + PIECE).await?;
-                opened.write_all_at(&data[FRAME_LEN..], offset)?;
-                frame = stream.send(frame, FRAME_LEN).await?;
+                data = stream.receive(data, piece.clone()).await?;
+                opened.write_all_at(&data[piece.clone()], offset)?;
+                frame = stream.send(frame, 0..FRAME_LEN).await?;
             }
             READ => {
-                opened.read_exact_at(&mut data[FRAME_LEN..], offset)?;
-                data = stream.send(data, FRAME_LEN + PIECE).await?;
+                opened.read_exact_at(&mut data[piece.clone()], offset)?;
+                data = stream.send(data, piece.start - FRAME_LEN..piece.end).await?;
             }
             REMOVE => {
                 std::fs::remove_file(path)?;
                 open = None;
-                frame = stream.send(frame, FRAME_LEN).await?;
+                frame = stream.send(frame, 0..FRAME_LEN).await?;
             }
             _ => return Err(ErrorKind::InvalidData.into()),
         }
     }
+}
+
+/// A buffer and where in it a piece lies: at a page boundary, where copying is fastest, with room
+/// for a frame before it, so that one call sends both.
+fn piece_buffer() -> (Vec<u8>, Range<usize>) {
+    let buffer = vec![0x5a; PIECE + 2 * BUFFER_ALIGNMENT];
+    let start = FRAME_LEN + buffer[FRAME_LEN..].as_ptr().align_offset(BUFFER_ALIGNMENT);
+    (buffer, start..start + PIECE)
 }
 
 struct Header {
@@ -206,12 +214,9 @@ impl BareClient {
         self.runtime.run(async {
             let action = || format!("talk to the bare server at {}", self.address);
             let stream = Stream::connect(&self.address).context(action())?;
-            let mut caller = Caller {
-                stream,
-                frame: vec![0; FRAME_LEN],
-                data: vec![0x5a; FRAME_LEN + PIECE],
-                file: u64::from(self.number) << 32,
-            };
+            let (frame, (data, piece)) = (vec![0; FRAME_LEN], piece_buffer());
+            let file = u64::from(self.number) << 32;
+            let mut caller = Caller { stream, frame, data, piece, file };
             parent.ready(Vec::new())?;
             while let Some(phase) = parent.next().await {
                 parent.done(caller.phase(phase, &self).await.context(action())?)?;
@@ -224,8 +229,9 @@ impl BareClient {
 struct Caller {
     stream: Stream,
     frame: Vec<u8>,
-    /// Room for a frame, and the bytes that are written and read.
     data: Vec<u8>,
+    /// Where in the data the bytes lie that are written and read.
+    piece: Range<usize>,
     /// The current file.
     file: u64,
 }
@@ -257,24 +263,26 @@ impl Caller {
     async fn call(&mut self, operation: u8) -> io::Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
         Header { operation, file: self.file, offset: 0 }.write(&mut frame);
-        frame = self.stream.send(frame, FRAME_LEN).await?;
-        self.frame = self.stream.receive(frame, 0, FRAME_LEN).await?;
+        frame = self.stream.send(frame, 0..FRAME_LEN).await?;
+        self.frame = self.stream.receive(frame, 0..FRAME_LEN).await?;
         Ok(())
     }
 
     async fn write(&mut self, offset: u64) -> io::Result<()> {
         let (mut data, frame) = (std::mem::take(&mut self.data), std::mem::take(&mut self.frame));
-        Header { operation: WRITE, file: self.file, offset }.write(&mut data);
-        self.data = self.stream.send(data, FRAME_LEN + PIECE).await?;
-        self.frame = self.stream.receive(frame, 0, FRAME_LEN).await?;
+        let all = self.piece.start - FRAME_LEN..self.piece.end;
+        Header { operation: WRITE, file: self.file, offset }.write(&mut data[all.clone()]);
+        self.data = self.stream.send(data, all).await?;
+        self.frame = self.stream.receive(frame, 0..FRAME_LEN).await?;
         Ok(())
     }
 
     async fn read(&mut self, offset: u64) -> io::Result<()> {
         let (data, mut frame) = (std::mem::take(&mut self.data), std::mem::take(&mut self.frame));
         Header { operation: READ, file: self.file, offset }.write(&mut frame);
-        self.frame = self.stream.send(frame, FRAME_LEN).await?;
-        self.data = self.stream.receive(data, 0, FRAME_LEN + PIECE).await?;
+        self.frame = self.stream.send(frame, 0..FRAME_LEN).await?;
+        let all = self.piece.start - FRAME_LEN..self.piece.end;
+        self.data = self.stream.receive(data, all).await?;
         Ok(())
     }
 }

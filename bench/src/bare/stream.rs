@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -34,16 +35,15 @@ impl Stream {
         Ok(Self { socket: Rc::new(stream.into()) })
     }
 
-    /// Fills the bytes of `buffer` from `start` to `end`.
+    /// Fills the bytes of `buffer` in `range`.
     pub(super) async fn receive(
         &self,
         mut buffer: Vec<u8>,
-        start: usize,
-        end: usize,
+        range: Range<usize>,
     ) -> io::Result<Vec<u8>> {
-        let mut filled = start;
-        while filled < end {
-            let window = buffer.slice(filled..end);
+        let mut filled = range.start;
+        while filled < range.end {
+            let window = buffer.slice(filled..range.end);
             let operation = Recv::new(self.socket.clone(), window, RecvFlags::WAITALL);
             let BufResult(received, operation) = compio::runtime::submit(operation).await;
             buffer = operation.into_inner().into_inner();
@@ -55,12 +55,17 @@ impl Stream {
         Ok(buffer)
     }
 
-    /// Sends the first `len` bytes of `buffer`.
-    pub(super) async fn send(&self, mut buffer: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
+    /// Sends the bytes of `buffer` in `range`.
+    pub(super) async fn send(
+        &self,
+        mut buffer: Vec<u8>,
+        range: Range<usize>,
+    ) -> io::Result<Vec<u8>> {
         let flags = SendFlags::NOSIGNAL | SendFlags::from_bits_retain(WAIT_ALL);
-        let mut sent = 0;
-        while sent < len {
-            let operation = Send::new(self.socket.clone(), buffer.slice(sent..len), flags);
+        let mut sent = range.start;
+        while sent < range.end {
+            let window = buffer.slice(sent..range.end);
+            let operation = Send::new(self.socket.clone(), window, flags);
             let BufResult(result, operation) = compio::runtime::submit(operation).await;
             buffer = operation.into_inner().into_inner();
             match result? {
