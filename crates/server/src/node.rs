@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -244,9 +244,8 @@ async fn open_target(platform: &Platform, plan: ShardPlan) -> Result<Rc<Target>,
     let ShardPlan { target, options, stop } = plan;
     let map = Rc::new(options.map.clone());
     let directory = options.directory.join(format!("target-{target}"));
-    match platform.disk().mkdir(&directory, 0o700).await {
-        Ok(()) | Err(StorageError::AlreadyExists { .. }) => {}
-        Err(source) => return Err(ServerError::Directory { directory, source }),
+    if let Err(source) = make_directory(platform, &options.directory, &directory).await {
+        return Err(ServerError::Directory { directory, source });
     }
     let is_root_home = map.home(InodeNumber::ROOT) == target;
     let root = is_root_home.then_some(FilePermissions { mode: 0o755, uid: 0, gid: 0 });
@@ -271,6 +270,20 @@ async fn open_target(platform: &Platform, plan: ShardPlan) -> Result<Rc<Target>,
         #[cfg(feature = "mutations")]
         mutations: options.mutations,
     }))
+}
+
+/// Makes a target's directory, for good: what is synced in it must not lose its name.
+async fn make_directory(
+    platform: &Platform,
+    parent: &Path,
+    directory: &Path,
+) -> Result<(), StorageError> {
+    match platform.disk().mkdir(directory, 0o700).await {
+        Ok(()) | Err(StorageError::AlreadyExists { .. }) => {
+            platform.disk().sync_directory(parent).await
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn peers(
