@@ -44,6 +44,7 @@ fn what_is_missing_is_started_and_the_rest_left_alone() {
     sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
     let before = sandbox.pids("ringfs");
     sandbox.kill(&before[1..]);
+    while sandbox.pids("ringfs")[1].is_some() {}
     assert_eq!(sandbox.run(["status"]).code, Some(1));
     let summary = sandbox.ok(["up"]);
     assert!(summary.contains("is complete again"), "{summary}");

@@ -145,7 +145,13 @@ fn a_port_taken_meanwhile_is_exchanged_or_told() {
     let pids = sandbox.pids("ringfs");
     sandbox.kill(&pids[..1]);
     while sandbox.pids("ringfs")[0].is_some() {}
-    let thief = TcpListener::bind(&first).unwrap();
+    // The kernel takes the sockets of a killed ring back a while after the process has gone.
+    let thief = loop {
+        match TcpListener::bind(&first) {
+            Ok(listener) => break listener,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
     // The other node runs and knows this one by its port.
     let told = sandbox.run(["up"]);
     told.assert_refused(1, &format!("cannot listen on {first}: address already in use"));

@@ -83,6 +83,12 @@ impl Directory {
         }
     }
 
+    /// Whether the last process of a node ended without saying so: by a kill, not in order.
+    pub(crate) fn has_died(&self, node: NodeId) -> bool {
+        let text = std::fs::read_to_string(self.pid(node)).unwrap_or_default();
+        ProcessIdentity::parse(&text).is_some_and(|process| !process.is_alive())
+    }
+
     /// Reads the key.
     pub(crate) fn key(&self) -> Result<ClusterKey, CliError> {
         let path = self.0.join("key");

@@ -89,13 +89,17 @@ fn start_time(pid: u32) -> Option<u64> {
 /// The start time in the text of `/proc/PID/stat`. The command's name may hold anything, so
 /// fields are counted from its last closing parenthesis.
 fn parse_stat(text: &str) -> Option<u64> {
+    // Fields of the line are numbered from 1; the first behind the name is the state, field 3.
     let (_, fields) = text.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X" | "x") {
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let threads: u32 = field(20)?.parse().ok()?;
+    // While other threads of an ended process are on their way out they still hold its files,
+    // locks and ports.
+    if matches!(field(3)?, "Z" | "X" | "x") && threads <= 1 {
         return None;
     }
-    // The state is field 3 of the line, the start time field 22.
-    fields.nth(18)?.parse().ok()
+    field(22)?.parse().ok()
 }
 
 fn boot_id() -> Option<String> {
@@ -111,10 +115,13 @@ mod tests {
 
     #[test]
     fn start_times_are_found_behind_any_name() {
-        let fields = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        let fields = "S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 1 21 4711 23 24";
         assert_eq!(parse_stat(&format!("12 (ringfs) {fields}")), Some(4711));
         assert_eq!(parse_stat(&format!("12 (a) b) ({fields}) {fields}")), Some(4711));
-        assert_eq!(parse_stat(&format!("12 (ringfs) {}", fields.replace('S', "Z"))), None);
+        let ended = fields.replace('S', "Z");
+        assert_eq!(parse_stat(&format!("12 (ringfs) {ended}")), None);
+        let ending = ended.replace(" 19 1 21", " 19 3 21");
+        assert_eq!(parse_stat(&format!("12 (ringfs) {ending}")), Some(4711));
         assert_eq!(parse_stat("12 (ringfs) S 1"), None);
         assert_eq!(parse_stat(""), None);
     }

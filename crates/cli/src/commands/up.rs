@@ -4,12 +4,13 @@
 //! there before is left as it was.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use ringfs_client::{Client, ClientOptions};
-use ringfs_platform::Platform;
+use ringfs_platform::{Address, Platform};
 use ringfs_wire::{AttributeChanges, ClusterId, InodeNumber, NodeId};
 
 use crate::admin::Admin;
@@ -22,6 +23,11 @@ use crate::error::{CliError, plain};
 use crate::output::Output;
 use crate::remote::User;
 use crate::units::show_size;
+
+/// How long the port of a killed node may stay taken.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked at.
+const PORT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Start a cluster on this machine, or bring it back
 ///
@@ -127,7 +133,7 @@ impl Up<'_> {
                     let place = self.directory.path().display();
                     CliError::failed(format!("{place} cannot be used: {why}"))
                 })?;
-                self.adapt_addresses(settings)?
+                self.adapt_addresses(settings).await?
             }
             None => {
                 *is_new = true;
@@ -184,7 +190,7 @@ impl Up<'_> {
     }
 
     /// Exchanges ports that other programs took meanwhile, where nobody relies on them yet.
-    fn adapt_addresses(&self, settings: Settings) -> Result<Settings, CliError> {
+    async fn adapt_addresses(&self, settings: Settings) -> Result<Settings, CliError> {
         let mut is_one_running = false;
         let mut taken = None;
         for node in settings.map.nodes() {
@@ -193,7 +199,7 @@ impl Up<'_> {
                 continue;
             }
             let address = settings.address(node.id);
-            if let Err(error) = ports::check_free(&address) {
+            if let Err(error) = self.port_is_free(node.id, &address).await {
                 taken = Some(port_taken(node.id, &address, &error));
             }
         }
@@ -210,7 +216,7 @@ impl Up<'_> {
             (None, None) => Ok(settings),
             (None, Some(taken)) if is_one_running || settings.ports_are_chosen => Err(taken),
             (None, Some(_)) => {
-                let ringfs_platform::Address::Tcp(old) = settings.address(NodeId(0)) else {
+                let Address::Tcp(old) = settings.address(NodeId(0)) else {
                     return Ok(settings);
                 };
                 let count = settings.map.nodes().len() as u32;
@@ -219,6 +225,23 @@ impl Up<'_> {
                 self.directory.write_settings(&settings)?;
                 Ok(settings)
             }
+        }
+    }
+
+    /// Waits until a node could listen at its address, if its last process was killed: the kernel
+    /// takes back the sockets of a ring only some time after the process has gone.
+    async fn port_is_free(&self, node: NodeId, address: &Address) -> Result<(), std::io::Error> {
+        let patience = match self.directory.has_died(node) {
+            true => PORT_PATIENCE,
+            false => Duration::ZERO,
+        };
+        let end = self.platform.monotonic() + patience;
+        loop {
+            let result = ports::check_free(address);
+            if result.is_ok() || self.platform.monotonic() >= end {
+                return result;
+            }
+            self.platform.sleep(PORT_LOOK_INTERVAL).await;
         }
     }
 
@@ -287,28 +310,54 @@ impl Up<'_> {
         admin: &Admin,
         started: &mut Vec<Started>,
     ) -> Result<(), CliError> {
-        let mut running = Vec::new();
-        for node in settings.map.nodes() {
-            match self.directory.process(node.id)? {
-                Some(_) => running.push(node.id),
-                None => started.push(launch::start(&self.directory, settings, node.id)?),
-            }
+        let nodes = settings.map.nodes().iter();
+        let results = join_all(nodes.map(|node| self.bring_up(settings, admin, node.id))).await;
+        let mut outcome = Ok(());
+        for (process, result) in results {
+            started.extend(process);
+            outcome = outcome.and(result);
         }
-        let wait = |node, process| {
+        outcome
+    }
+
+    /// Waits until a node answers, starting it if it does not run, or turns out to be ending.
+    /// Returns the process if this started one.
+    async fn bring_up(
+        &self,
+        settings: &Settings,
+        admin: &Admin,
+        node: NodeId,
+    ) -> (Option<Started>, Result<(), CliError>) {
+        let answers = |process| {
             launch::answers(&self.platform, admin, settings, node, process, self.patience)
         };
-        let old = running.into_iter().map(|node| wait(node, None));
-        let new = started.iter_mut().map(|process| wait(process.node, Some(process)));
-        let results = join_all(old.chain(new)).await;
-        results.into_iter().collect()
+        match self.directory.process(node) {
+            Err(error) => return (None, Err(error)),
+            Ok(None) => {}
+            Ok(Some(process)) => {
+                let ended = process.ended_within(&self.platform, self.patience);
+                match select(pin!(answers(None)), pin!(ended)).await {
+                    Either::Left((result, _)) => return (None, result),
+                    Either::Right((true, _)) => {}
+                    Either::Right((false, answered)) => return (None, answered.await),
+                }
+            }
+        }
+        let address = settings.address(node);
+        if let Err(error) = self.port_is_free(node, &address).await {
+            return (None, Err(port_taken(node, &address, &error)));
+        }
+        match launch::start(&self.directory, settings, node) {
+            Err(error) => (None, Err(error)),
+            Ok(mut process) => {
+                let result = answers(Some(&mut process)).await;
+                (Some(process), result)
+            }
+        }
     }
 }
 
-fn port_taken(
-    node: NodeId,
-    address: &ringfs_platform::Address,
-    error: &std::io::Error,
-) -> CliError {
+fn port_taken(node: NodeId, address: &Address, error: &std::io::Error) -> CliError {
     CliError::failed(format!(
         "node {node} cannot listen on {address}: {}. Stop the program that uses it, or choose \
          other addresses with --listen while the cluster is down",
