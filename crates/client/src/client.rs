@@ -117,6 +117,7 @@ impl Client {
         let files: Vec<_> = self.shared.files.borrow().values().filter_map(Weak::upgrade).collect();
         let flushed = join_all(files.iter().map(|file| file.flush_times())).await;
         let session = self.current_session();
+        session.leave().await;
         let deadline = self.deadline();
         let closed =
             join_all(session.targets_with_state().into_iter().map(|target| {

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use ringfs_placement::ClusterMap;
 use ringfs_platform::{Address, Platform};
 use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
-use ringfs_wire::{Epoch, Errno, SessionId, SessionRenew, Status, TargetId};
+use ringfs_wire::{Epoch, Errno, SessionClose, SessionId, SessionRenew, Status, TargetId};
 
 use crate::client::ClientOptions;
 use crate::error::ClientError;
@@ -22,6 +22,9 @@ use crate::references::{self, References};
 
 /// How often a session is renewed where it holds state: thrice within its life of 10 s.
 const RENEW_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long a target that holds no state is told of the end.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// One session and its peers.
 pub(crate) struct Session {
@@ -126,6 +129,18 @@ impl Session {
 
     pub(crate) fn has_expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Tells targets that hold nothing but the session's name to forget it. One that does not hear
+    /// forgets it by itself.
+    pub(crate) async fn leave(&self) {
+        let deadline = self.platform.monotonic() + LEAVE_DEADLINE;
+        let stateless: Vec<_> = {
+            let peers = self.peers.borrow();
+            peers.values().filter(|peer| !peer.has_state()).cloned().collect()
+        };
+        join_all(stateless.iter().map(|peer| peer.call_until(&SessionClose {}, None, deadline)))
+            .await;
     }
 
     /// Stops keeping the session alive.

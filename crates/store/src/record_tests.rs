@@ -1,3 +1,5 @@
+//! Golden bytes, round trips and refusals of the log records.
+
 use ringfs_wire::{CHUNK_SIZE, FilePermissions};
 
 use super::*;
