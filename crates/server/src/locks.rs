@@ -120,12 +120,19 @@ impl Locks {
         Holder::Task(table.next_task)
     }
 
+    /// Busy when `holder` could not take all of `keys` now.
+    pub(crate) fn check(&self, keys: &[LockKey], holder: Holder) -> Result<(), Status> {
+        let table = self.table.borrow();
+        match keys.iter().any(|key| table.blocked(key, Some(holder))) {
+            true => Err(Status::Busy),
+            false => Ok(()),
+        }
+    }
+
     /// Takes all of `keys` for `holder`, or none. What the holder has already stays its own.
     pub(crate) fn try_lock(&self, keys: &[LockKey], holder: Holder) -> Result<(), Status> {
+        self.check(keys, holder)?;
         let mut table = self.table.borrow_mut();
-        if keys.iter().any(|key| table.blocked(key, Some(holder))) {
-            return Err(Status::Busy);
-        }
         keys.iter().for_each(|key| table.insert(key, holder));
         Ok(())
     }

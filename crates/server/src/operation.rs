@@ -78,8 +78,12 @@ impl Plan {
             operation.add_local(step, result)?;
         }
         let prepares = self.remote.into_iter().map(|(home, steps)| operation.prepare(home, steps));
-        let prepared: Result<Vec<_>, _> = join_all(prepares).await.into_iter().collect();
-        prepared?;
+        let refusals: Vec<_> =
+            join_all(prepares).await.into_iter().filter_map(Result::err).collect();
+        // Busy says that something changed since the plan was made, so other reasons may be wrong.
+        if let Some(status) = refusals.iter().find(|s| **s == Status::Busy).or(refusals.first()) {
+            return Err(*status);
+        }
         operation.commit(caller).await
     }
 
@@ -274,12 +278,14 @@ impl Target {
     ) -> Result<Vec<StepResult>, Status> {
         let Prepare { operation, steps } = request;
         self.room(true)?;
-        for step in steps {
-            namespace::check(&self.store.state(), step)?;
-        }
         let results: Vec<_> = numbers.iter().map(|inode| StepResult { inode: *inode }).collect();
         let added: Vec<_> = steps.iter().cloned().zip(results.iter().copied()).collect();
         let keys: Vec<_> = added.iter().map(LockKey::of).collect();
+        // Locks first: what another operation holds may be about to change.
+        self.locks.check(&keys, Holder::Operation(*operation))?;
+        for step in steps {
+            namespace::check(&self.store.state(), step)?;
+        }
         self.locks.try_lock(&keys, Holder::Operation(*operation))?;
         let mut all = {
             let state = self.store.state();

@@ -33,7 +33,7 @@ impl Target {
                 return Err(Errno::EEXIST.into());
             }
             if replaced.inode == from.inode {
-                return empty();
+                return self.same_inode(request, from.inode).await;
             }
             fits(from.kind, replaced.kind)?;
         }
@@ -41,7 +41,7 @@ impl Target {
         let moves_directory =
             from.kind == InodeType::Directory && request.from_directory != request.to_directory;
         if !moves_directory {
-            return plan.run(self, caller, Vec::new()).await;
+            return plan.run(self, caller, Vec::new()).await.map_err(|s| changed(request, s));
         }
         let operation = Operation::begin(self).await?;
         let root = self.map.home(InodeNumber::ROOT);
@@ -51,7 +51,18 @@ impl Target {
             operation.prepare(root, vec![Step::LockRenames {}]).await?;
         }
         self.refuse_cycle(from.inode, request.to_directory).await?;
-        plan.run_in(operation, Some((caller, Vec::new()))).await
+        let done = plan.run_in(operation, Some((caller, Vec::new()))).await;
+        done.map_err(|status| changed(request, status))
+    }
+
+    /// Both names hold one inode, so nothing happens: unless the old name has just become the new
+    /// one by another rename.
+    async fn same_inode(&self, request: &Rename, inode: InodeNumber) -> Answer {
+        match self.peek(request.from_directory, &request.from_name).await {
+            Ok(now) if now.inode == inode => empty(),
+            Ok(_) => Err(Status::Busy),
+            Err(status) => Err(status),
+        }
     }
 
     fn rename_plan(&self, request: &Rename, from: &PeekReply, replaced: Option<&Dentry>) -> Plan {
@@ -128,6 +139,16 @@ impl Target {
             Some(AttributesResult::Failed(status)) => Err(status),
             None => Err(Status::Malformed),
         }
+    }
+}
+
+/// What a refused plan tells the caller. Names that came or went since the plan was made are no
+/// answer: the request is tried again and looks anew.
+fn changed(request: &Rename, status: Status) -> Status {
+    match status {
+        Status::Failed(Errno::ENOENT) => Status::Busy,
+        Status::Failed(Errno::EEXIST) if !request.no_replace => Status::Busy,
+        other => other,
     }
 }
 
