@@ -2,9 +2,9 @@
 //!
 //! A cut raises the inode's content generation. The home logs and syncs it first, so that a
 //! generation never goes back, then tells every owner of a chunk that may exist; owners refuse
-//! older generations from then on. While a cut runs, the inode is locked: nobody learns the new
-//! generation before every owner has it, so no write under it can be cut by mistake. Cuts of
-//! removed inodes run in the background and are forgotten when every owner has them durably.
+//! older generations from then on and answer when the cut is durable with them. While a cut runs,
+//! the inode is locked: nobody learns the new generation before every owner has it, so no write
+//! under it can be cut by mistake. Cuts of removed inodes run in the background.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -172,13 +172,12 @@ impl Target {
 
     /// Owner: raises the generation and drops everything from a length on.
     pub(crate) async fn cut(&self, request: &Cut) -> Answer {
-        let Cut { inode, generation, length, chunk_size, durable } = *request;
+        let Cut { inode, generation, length, chunk_size } = *request;
         let chunk_size = chunk_size.max(1);
         let cut = self.store.cut_chunks(inode, generation, length, chunk_size).await;
         cut.map_err(|error| error.status())?;
-        if durable {
-            self.store.sync_inode(inode).await.map_err(|error| error.status())?;
-        }
+        // The home counts on what was cut staying gone: a later extension must read as zeros.
+        self.store.sync_inode(inode).await.map_err(|error| error.status())?;
         empty()
     }
 
@@ -219,7 +218,6 @@ impl Target {
             generation: cut.generation,
             length: cut.length,
             chunk_size: cut.chunk_size,
-            durable: cut.final_cut,
         };
         loop {
             let done = if owner == self.id {

@@ -303,8 +303,8 @@ requests! {
         operation: OperationId,
     } -> Outcome;
 
-    /// Raise the generation of an inode's chunks here and drop everything from `length` on.
-    /// Between servers.
+    /// Raise the generation of an inode's chunks here and drop everything from `length` on,
+    /// durably. Between servers.
     0x53 query Cut {
         /// The inode.
         inode: InodeNumber,
@@ -314,8 +314,6 @@ requests! {
         length: u64,
         /// Bytes in a chunk of this file.
         chunk_size: u32,
-        /// Answer only when this is durable.
-        durable: bool,
     } -> ();
 
     /// The name a directory holds for an inode, without waiting for locks. Between servers.
