@@ -27,6 +27,8 @@ struct Table {
     referenced: BTreeMap<InodeNumber, u32>,
     /// Slots whose mutation is being executed.
     running: BTreeSet<(SessionId, u16)>,
+    /// Number of the last request that arrived for a slot.
+    arrivals: BTreeMap<(SessionId, u16), u64>,
 }
 
 /// The sessions of one target.
@@ -105,6 +107,9 @@ impl Sessions {
     /// Ends a session and gives what it referenced.
     pub(crate) fn end(&self, session: SessionId) -> BTreeSet<InodeNumber> {
         let table = &mut *self.table.borrow_mut();
+        let slots: Vec<_> =
+            table.arrivals.range((session, 0)..=(session, u16::MAX)).map(|(key, _)| *key).collect();
+        slots.iter().for_each(|key| drop(table.arrivals.remove(key)));
         let references = table.sessions.remove(&session).map(|entry| entry.references);
         let references = references.unwrap_or_default();
         for inode in &references {
@@ -129,12 +134,27 @@ impl Sessions {
         (dead, next)
     }
 
-    /// Waits until the slot is idle and marks it running until the guard is dropped.
-    pub(crate) async fn run(&self, session: SessionId, slot: u16) -> Running<'_> {
+    /// Waits until the slot is idle and marks it running until the guard is dropped. Nothing is
+    /// given to a request that a later one of its slot has overtaken: its sender has gone on to
+    /// another connection, perhaps to another operation, and must not be acted for any more.
+    pub(crate) async fn run(&self, session: SessionId, slot: u16) -> Option<Running<'_>> {
         let key = (session, slot);
-        let idle = || self.table.borrow_mut().running.insert(key).then_some(());
-        self.finished.until(idle).await;
-        Running { sessions: self, key }
+        let arrival = {
+            let mut table = self.table.borrow_mut();
+            let last = table.arrivals.entry(key).or_default();
+            *last += 1;
+            *last
+        };
+        self.finished.notify();
+        let turn = || {
+            let mut table = self.table.borrow_mut();
+            if table.arrivals.get(&key) != Some(&arrival) {
+                return Some(false);
+            }
+            table.running.insert(key).then_some(true)
+        };
+        let is_mine = self.finished.until(turn).await;
+        is_mine.then_some(Running { sessions: self, key })
     }
 }
 
@@ -162,7 +182,25 @@ impl Drop for Running<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn only_the_last_request_of_a_slot_gets_its_turn() {
+        let sessions = Sessions::default();
+        let session = SessionId(1);
+        let running = sessions.run(session, 3).now_or_never().expect("idle").expect("the last");
+        let mut older = Box::pin(sessions.run(session, 3));
+        assert!(older.as_mut().now_or_never().is_none(), "waits for the one that runs");
+        let mut newest = Box::pin(sessions.run(session, 3));
+        assert!(newest.as_mut().now_or_never().is_none());
+        assert!(older.now_or_never().expect("overtaken").is_none());
+        drop(running);
+        let running = newest.now_or_never().expect("its turn").expect("the last");
+        assert!(sessions.run(session, 4).now_or_never().expect("another slot").is_some());
+        drop(running);
+    }
 
     #[test]
     fn references_are_held_or_not_and_end_with_the_session() {

@@ -202,7 +202,9 @@ impl Target {
         if slot >= SLOTS_PER_SESSION || slot == NO_SLOT || session == SessionId::default() {
             return Err(Status::Malformed);
         }
-        let _running = self.sessions.run(session, slot).await;
+        let Some(_running) = self.sessions.run(session, slot).await else {
+            return Err(Status::Busy);
+        };
         let stored = self.stored_reply(session, slot);
         match stored {
             Some((last, _)) if last > sequence => return Err(Status::SlotStale),
