@@ -109,7 +109,9 @@ impl Sessions {
         let table = &mut *self.table.borrow_mut();
         let slots: Vec<_> =
             table.arrivals.range((session, 0)..=(session, u16::MAX)).map(|(key, _)| *key).collect();
-        slots.iter().for_each(|key| drop(table.arrivals.remove(key)));
+        for key in slots {
+            table.arrivals.remove(&key);
+        }
         let references = table.sessions.remove(&session).map(|entry| entry.references);
         let references = references.unwrap_or_default();
         for inode in &references {
