@@ -68,8 +68,8 @@ pub(crate) enum Holder {
 #[derive(Default)]
 struct Table {
     held: BTreeMap<LockKey, Holder>,
-    /// How many names are locked in each directory.
-    inside: BTreeMap<InodeNumber, u32>,
+    /// Who holds the locked names of each directory.
+    inside: BTreeMap<InodeNumber, Vec<Holder>>,
     next_task: u64,
 }
 
@@ -88,17 +88,19 @@ impl Table {
         if self.held.insert(key.slot(), holder).is_none()
             && let LockKey::Name(directory, _) = key
         {
-            *self.inside.entry(*directory).or_default() += 1;
+            self.inside.entry(*directory).or_default().push(holder);
         }
     }
 
     fn remove(&mut self, key: &LockKey) {
-        self.held.remove(key);
+        let Some(holder) = self.held.remove(key) else { return };
         if let LockKey::Name(directory, _) = key
-            && let Some(count) = self.inside.get_mut(directory)
+            && let Some(holders) = self.inside.get_mut(directory)
         {
-            *count -= 1;
-            if *count == 0 {
+            if let Some(index) = holders.iter().position(|other| *other == holder) {
+                holders.swap_remove(index);
+            }
+            if holders.is_empty() {
                 self.inside.remove(directory);
             }
         }
@@ -163,14 +165,24 @@ impl Locks {
         !keys.iter().any(|key| table.blocked(key, None))
     }
 
-    /// Waits until no name in the directory is locked.
-    pub(crate) async fn quiet(
+    /// Waits until everybody who holds a name in the directory now has let go. Whatever was
+    /// acknowledged before has then taken effect in it; those who come later are not waited for,
+    /// or a busy directory could never be read.
+    pub(crate) async fn settled(
         &self,
         platform: &Platform,
         directory: InodeNumber,
     ) -> Result<(), Status> {
-        let quiet = || (!self.table.borrow().inside.contains_key(&directory)).then_some(());
-        platform.timeout(WAIT_MAX, self.released.until(quiet)).await.ok_or(Status::Busy)
+        let holders = self.table.borrow().inside.get(&directory).cloned();
+        let Some(holders) = holders else { return Ok(()) };
+        let is_settled = || {
+            let table = self.table.borrow();
+            let inside = table.inside.get(&directory);
+            let is_held = |holder| inside.is_some_and(|inside| inside.contains(holder));
+            (!holders.iter().any(is_held)).then_some(())
+        };
+        let settled = self.released.until(is_settled);
+        platform.timeout(WAIT_MAX, settled).await.ok_or(Status::Busy)
     }
 
     /// Gives back everything `holder` has.

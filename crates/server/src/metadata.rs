@@ -26,8 +26,10 @@ impl Target {
         self.map.home(inode) == self.id
     }
 
-    /// Attributes of an inode of this home, once no operation holds it.
+    /// Attributes of an inode of this home, once no operation holds it: of a directory also those
+    /// names in it that change its counts and times.
     pub(crate) async fn settled_inode(&self, inode: InodeNumber) -> Result<Inode, Status> {
+        self.locks.settled(&self.platform, inode).await?;
         self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
         let found = self.store.state().inodes.get(&inode).map(|found| (**found).clone());
         found.ok_or(Errno::ENOENT.into())
@@ -113,7 +115,7 @@ impl Target {
     pub(crate) async fn read_directory(&self, request: &ReadDirectory) -> Answer {
         let directory = request.directory;
         self.locks.free(&self.platform, &[LockKey::Inode(directory)]).await?;
-        self.locks.quiet(&self.platform, directory).await?;
+        self.locks.settled(&self.platform, directory).await?;
         let state = self.store.state();
         let found = state.inodes.get(&directory).ok_or(Errno::ENOENT)?;
         if found.attributes.kind != InodeType::Directory {

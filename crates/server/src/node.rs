@@ -61,7 +61,16 @@ impl NodeOptions {
         listen: Address,
     ) -> Self {
         let store = StoreOptions::new(map.cluster(), TargetId::default());
-        NodeOptions { node, map, key, directory, listen, store }
+        NodeOptions {
+            node,
+            map,
+            key,
+            directory,
+            listen,
+            store,
+            #[cfg(feature = "mutations")]
+            mutations: crate::Mutations::default(),
+        }
     }
 }
 
