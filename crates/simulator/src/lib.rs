@@ -1,1 +1,20 @@
-//! Whole-cluster tests of RingFS from one seed.
+//! Whole-cluster tests of RingFS from one seed: workload, faults, reference model and checkers.
+//!
+//! Everything a run does follows from its seed, so a failure is replayed by its number. The
+//! reference model is the one definition of what the file system means; servers and clients are
+//! the real ones, on a simulated platform. Nothing imports this crate.
+#![forbid(unsafe_code)]
+
+mod actor;
+mod checker;
+mod cluster;
+mod content;
+mod durability;
+mod model;
+mod mutation;
+mod operation;
+mod run;
+mod workload;
+
+pub use mutation::Mutation;
+pub use run::{Figures, Report, RunOptions, run};

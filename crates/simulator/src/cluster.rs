@@ -1,0 +1,163 @@
+//! The servers of a run: their machines, their starts and their ends.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
+use ringfs_platform::sim::SimulatedNode;
+use ringfs_platform::{Platform, StorageError};
+use ringfs_rpc::ClusterKey;
+use ringfs_server::NodeOptions;
+use ringfs_store::StoreOptions;
+use ringfs_wire::{ClusterId, InodeNumber, NodeId, TargetId};
+
+use crate::actor::Shared;
+use crate::mutation::Mutation;
+use crate::workload::Swarm;
+
+/// Small enough that log files fill, snapshots are taken and old logs go within a run.
+const LOG_SEGMENT_BYTES: u64 = 64 << 10;
+/// Log bytes between two snapshots.
+const SNAPSHOT_AFTER_BYTES: u64 = 96 << 10;
+/// Few enough that descriptors are closed and opened again.
+const OPEN_SEGMENTS: usize = 4;
+/// Bits of the arc table: enough for a handful of targets, and quick to build for every seed.
+const ARC_BITS: u8 = 8;
+/// Identity of the simulated cluster.
+const CLUSTER: ClusterId = ClusterId(0x5eed);
+/// Where servers listen: the address of node `i` ends in `i`.
+const PORT: u16 = 7000;
+
+/// One server.
+struct Server {
+    node: SimulatedNode,
+    is_up: Rc<Cell<bool>>,
+    started_at: Rc<Cell<Duration>>,
+}
+
+/// All servers of a run.
+pub(crate) struct Cluster {
+    pub(crate) map: ClusterMap,
+    pub(crate) key: ClusterKey,
+    servers: Vec<Server>,
+    /// Why a server could not start.
+    pub(crate) failure: Rc<RefCell<Option<String>>>,
+    mutation: Option<Mutation>,
+}
+
+impl Cluster {
+    /// A cluster of the seed's shape; no server runs yet.
+    pub(crate) fn new(swarm: &Swarm, key: ClusterKey, mutation: Option<Mutation>) -> Self {
+        let node_entry = |i: u32| NodeEntry { id: NodeId(i), address: address(i) };
+        let targets = (0..swarm.nodes * swarm.targets_per_node)
+            .map(|i| TargetEntry { id: TargetId(i), node: NodeId(i % swarm.nodes) });
+        let nodes = (0..swarm.nodes).map(node_entry).collect();
+        let mut parts = MapParts::new(CLUSTER, "simulated", nodes, targets.collect());
+        parts.arc_bits = ARC_BITS;
+        parts.chunk_size = swarm.chunk_size;
+        let servers = (0..swarm.nodes).map(|i| Server {
+            node: SimulatedNode(i),
+            is_up: Rc::default(),
+            started_at: Rc::default(),
+        });
+        Self {
+            map: ClusterMap::new(parts).expect("the map is valid"),
+            key,
+            servers: servers.collect(),
+            failure: Rc::default(),
+            mutation,
+        }
+    }
+
+    /// Machines of the cluster.
+    pub(crate) fn machines(&self) -> Vec<SimulatedNode> {
+        self.servers.iter().map(|server| server.node).collect()
+    }
+
+    /// Whether every server has recovered and is open.
+    pub(crate) fn is_up(&self) -> bool {
+        self.servers.iter().all(|server| server.is_up.get())
+    }
+
+    /// The machine that runs a target.
+    pub(crate) fn machine_of(&self, target: TargetId) -> SimulatedNode {
+        SimulatedNode(self.map.node_of(target).map_or(0, |node| node.id.0))
+    }
+
+    /// The home of an inode.
+    pub(crate) fn home(&self, inode: InodeNumber) -> TargetId {
+        self.map.home(inode)
+    }
+
+    /// When the server of a target last came up.
+    pub(crate) fn started_at(&self, target: TargetId) -> Duration {
+        self.servers[self.machine_of(target).0 as usize].started_at.get()
+    }
+
+    /// Notes that a server is gone.
+    pub(crate) fn note_down(&self, node: SimulatedNode) {
+        self.servers[node.0 as usize].is_up.set(false);
+    }
+
+    /// Starts a server on its machine.
+    pub(crate) fn start(&self, shared: &Rc<Shared>, node: SimulatedNode) {
+        let server = &self.servers[node.0 as usize];
+        let platform = shared.simulation.platform(node);
+        let mut options = NodeOptions {
+            node: NodeId(node.0),
+            map: self.map.clone(),
+            key: self.key.clone(),
+            directory: PathBuf::from("/data"),
+            listen: address(node.0).parse().expect("the address is valid"),
+            store: store_options(),
+            mutations: Default::default(),
+        };
+        if let Some(mutation) = self.mutation {
+            mutation.apply(&mut options);
+        }
+        let (is_up, started_at) = (server.is_up.clone(), server.started_at.clone());
+        let (failure, shared) = (self.failure.clone(), shared.clone());
+        platform.clone().spawn(async move {
+            if let Err(error) = make_directory(&platform, &options.directory).await {
+                *failure.borrow_mut() = Some(error.to_string());
+            }
+            match ringfs_server::start(&platform, options).await {
+                Ok(server) => {
+                    is_up.set(true);
+                    started_at.set(shared.simulation.now());
+                    server.stopped().await;
+                }
+                Err(error) => {
+                    *failure.borrow_mut() =
+                        Some(format!("server {} cannot start: {error}", node.0));
+                }
+            }
+        });
+    }
+}
+
+fn store_options() -> StoreOptions {
+    StoreOptions {
+        log_segment_bytes: LOG_SEGMENT_BYTES,
+        snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
+        open_segments: OPEN_SEGMENTS,
+        ..StoreOptions::new(CLUSTER, TargetId::default())
+    }
+}
+
+/// A node's directory is there for good before its server starts, as after `ringfs up`.
+async fn make_directory(platform: &Platform, path: &Path) -> Result<(), StorageError> {
+    let disk = platform.disk();
+    match disk.mkdir(path, 0o700).await {
+        Ok(()) | Err(StorageError::AlreadyExists { .. }) => {
+            disk.sync_directory(Path::new("/")).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn address(node: u32) -> String {
+    format!("10.0.0.{}:{PORT}", node + 1)
+}

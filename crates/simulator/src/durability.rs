@@ -1,0 +1,500 @@
+//! Decides whether what is left after a power cut may be left.
+//!
+//! A cut may undo young operations, so the tree found afterwards is compared object by object (a
+//! name in a directory; the attributes of an inode; the bytes of a file) with the values the
+//! object had since the cluster was last known to be wholly durable. A value is refused when a
+//! later one was promised; when another value of the same home shows that a later operation was
+//! kept; and a tree is refused when its counts do not add up. What calls under way during the cut
+//! touch is not compared, only counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringfs_wire::{InodeNumber, InodeType, TargetId};
+
+use crate::checker::{Checker, State};
+use crate::content::{Content, Mark};
+use crate::model::{Id, Inode, Kind, Model};
+use crate::operation::{Event, Operation, Outcome, Place, Reply, Shown};
+
+/// An operation this much older than the cut has been synced in the background.
+const SYNCED_AFTER: Duration = Duration::from_millis(2500);
+
+/// A power cut.
+pub(crate) struct Cut<'a> {
+    /// When.
+    pub(crate) at: Duration,
+    /// The home of an inode.
+    pub(crate) home: &'a dyn Fn(InodeNumber) -> TargetId,
+    /// Whether the home's machine lost power.
+    pub(crate) is_lost: &'a dyn Fn(TargetId) -> bool,
+    /// When the home's server last started before the cut.
+    pub(crate) started: &'a dyn Fn(TargetId) -> Duration,
+    /// Calls that had not returned.
+    pub(crate) under_way: &'a [Event],
+}
+
+/// A whole tree as one client walked it while nothing else went on.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    entries: BTreeMap<Place, InodeNumber>,
+    shown: BTreeMap<InodeNumber, Shown>,
+    data: BTreeMap<InodeNumber, Rc<[u8]>>,
+    targets: BTreeMap<InodeNumber, Vec<u8>>,
+}
+
+/// Something that changes as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Object {
+    Name(Place),
+    Attributes(InodeNumber),
+}
+
+/// Calls of one home whose effect was found, or found missing.
+#[derive(Default)]
+struct Traces {
+    kept: Vec<u64>,
+    lost: Vec<u64>,
+}
+
+impl Found {
+    /// The tree that these calls of a walk showed.
+    pub(crate) fn new(walk: &[Event]) -> Result<Self, String> {
+        let mut found = Self::default();
+        for event in walk {
+            match (&event.operation, &event.outcome) {
+                (
+                    Operation::ReadDirectory { directory },
+                    Outcome::Done(Reply::Entries(entries)),
+                ) => {
+                    for entry in entries {
+                        let place = Place { directory: *directory, label: entry.label };
+                        found.entries.insert(place, entry.inode);
+                    }
+                }
+                (Operation::Stat { inode }, Outcome::Done(Reply::Attributes(shown))) => {
+                    found.shown.insert(*inode, *shown);
+                }
+                (Operation::Read { inode, .. }, Outcome::Done(Reply::Data(data))) => {
+                    found.data.insert(*inode, data.clone());
+                }
+                (Operation::ReadLink { inode }, Outcome::Done(Reply::Target(target))) => {
+                    found.targets.insert(*inode, target.clone());
+                }
+                (_, Outcome::Done(_)) => {}
+                _ => return Err(format!("the tree cannot be walked:\n    {event}")),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether every count agrees with the tree.
+    pub(crate) fn check_counts(&self) -> Result<(), String> {
+        for (inode, shown) in &self.shown {
+            let names = self.entries.values().filter(|named| *named == inode).count() as u32;
+            let below: Vec<_> =
+                self.entries.iter().filter(|(p, _)| p.directory == *inode).collect();
+            let is_directory =
+                |inode| self.shown.get(inode).is_some_and(|s| s.kind == InodeType::Directory);
+            let expected = match shown.kind {
+                InodeType::Directory if *inode != InodeNumber::ROOT && names != 1 => {
+                    return Err(format!("directory {inode} has {names} names"));
+                }
+                InodeType::Directory => {
+                    if shown.size != below.len() as u64 {
+                        return Err(format!("{} names in directory {shown}", below.len()));
+                    }
+                    2 + below.iter().filter(|(_, inode)| is_directory(inode)).count() as u32
+                }
+                _ => names,
+            };
+            if shown.links != expected {
+                return Err(format!("{shown} should have {expected} links"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The model of this tree; file contents are those of `contents`, settled by what was read.
+    fn model(&self, contents: &BTreeMap<InodeNumber, Content>) -> Model {
+        let mut model = Model::new();
+        for (number, shown) in &self.shown {
+            let kind = match shown.kind {
+                InodeType::Directory => {
+                    let inside = self.entries.iter().filter(|(p, _)| p.directory == *number);
+                    let entries = inside.map(|(p, inode)| (p.label, Id::Number(*inode))).collect();
+                    let mut above = self.entries.iter().filter(|(_, inode)| *inode == number);
+                    let parent = above.next().map_or(*number, |(p, _)| p.directory);
+                    Kind::Directory { entries, parent: Id::Number(parent) }
+                }
+                InodeType::Symlink => Kind::Symlink(self.symlink_tag(*number)),
+                _ => {
+                    let mut content = contents.get(number).cloned().unwrap_or_default();
+                    content.set_size(shown.size);
+                    if let Some(data) = self.data.get(number) {
+                        content.settle(0, data);
+                    }
+                    Kind::File(content)
+                }
+            };
+            let links = if shown.kind == InodeType::Directory { 1 } else { shown.links };
+            let (accessed, modified) = (None, None);
+            let inode = Inode { kind, mode: shown.mode, links, accessed, modified };
+            model.set(Id::Number(*number), inode);
+        }
+        model
+    }
+
+    fn symlink_tag(&self, inode: InodeNumber) -> u32 {
+        let target = self.targets.get(&inode).map_or(&[][..], Vec::as_slice);
+        let text = std::str::from_utf8(target).unwrap_or_default();
+        text.rsplit('-').next().and_then(|tag| tag.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The model after the cut, if what was found may be left of any state.
+pub(crate) fn check(checker: &Checker, cut: &Cut<'_>, found: &Found) -> Result<Model, String> {
+    found.check_counts()?;
+    let mut refusals = BTreeSet::new();
+    for state in checker.states() {
+        match check_state(checker, cut, found, state) {
+            Ok(model) => return Ok(model),
+            Err(refusal) => refusals.insert(refusal),
+        };
+    }
+    Err(refusals.into_iter().collect::<Vec<_>>().join("\n  or, had other calls come first:\n"))
+}
+
+fn check_state(
+    checker: &Checker,
+    cut: &Cut<'_>,
+    found: &Found,
+    state: &State,
+) -> Result<Model, String> {
+    let versions = state.versions();
+    let wild = wild_objects(checker, cut);
+    let mut traces: BTreeMap<TargetId, Traces> = BTreeMap::new();
+    for object in objects(&versions, found) {
+        if wild.contains(&object) {
+            continue;
+        }
+        let series = series(object, &versions);
+        let durable = (0..series.len())
+            .rev()
+            .find(|index| is_durable(checker, cut, object, series[*index], &versions))
+            .unwrap_or(0);
+        let matches = |index: &usize| matches(object, versions[series[*index]].1, found);
+        let fitting: Vec<usize> = (durable..series.len()).filter(matches).collect();
+        let (Some(&first), Some(&last)) = (fitting.first(), fitting.last()) else {
+            if series.is_empty() && matches!(object, Object::Attributes(_)) {
+                // Made by a call under way: its name is compared, or wild.
+                continue;
+            }
+            return Err(refuse(checker, object, &series, durable, &versions, found));
+        };
+        let traces = traces.entry(object.home(cut)).or_default();
+        traces.kept.extend(versions[series[first]].0);
+        traces.lost.extend(series.get(last + 1).and_then(|version| versions[*version].0));
+    }
+    for Traces { kept, lost } in traces.values() {
+        check_order(checker, kept, lost)?;
+    }
+    let contents = check_contents(checker, cut, found, &versions)?;
+    Ok(found.model(&contents))
+}
+
+impl Object {
+    fn home(self, cut: &Cut<'_>) -> TargetId {
+        match self {
+            Self::Name(place) => (cut.home)(place.directory),
+            Self::Attributes(inode) => (cut.home)(inode),
+        }
+    }
+}
+
+/// Every object that was there at any time.
+fn objects(versions: &[(Option<u64>, &Model)], found: &Found) -> BTreeSet<Object> {
+    let mut objects = BTreeSet::new();
+    objects.extend(found.entries.keys().map(|place| Object::Name(*place)));
+    objects.extend(found.shown.keys().map(|inode| Object::Attributes(*inode)));
+    for (_, model) in versions {
+        for (id, inode) in model.inodes() {
+            let (Id::Number(directory), Kind::Directory { entries, .. }) = (id, &inode.kind) else {
+                continue;
+            };
+            let places = entries.keys().map(|label| Place { directory, label: *label });
+            objects.extend(places.map(Object::Name));
+        }
+    }
+    objects
+}
+
+/// The versions at which the object got a new value.
+fn series(object: Object, versions: &[(Option<u64>, &Model)]) -> Vec<usize> {
+    let mut series: Vec<usize> = Vec::new();
+    for (index, (_, model)) in versions.iter().enumerate() {
+        let is_new = match (object, series.last()) {
+            (Object::Attributes(inode), None) => model.inode(Id::Number(inode)).is_some(),
+            (Object::Name(_), None) => true,
+            (Object::Attributes(inode), Some(&last)) => {
+                let attributes = |model: &Model| {
+                    model.inode(Id::Number(inode)).map(|inode| {
+                        let size = match &inode.kind {
+                            Kind::File(content) => content.size(),
+                            _ => 0,
+                        };
+                        (inode.mode, size, inode.accessed, inode.modified)
+                    })
+                };
+                let now = attributes(model);
+                now.is_some() && now != attributes(versions[last].1)
+            }
+            (Object::Name(place), Some(&last)) => {
+                let named = |model: &Model| model.find(place).map(|(id, _)| id);
+                named(model) != named(versions[last].1)
+            }
+        };
+        if is_new {
+            series.push(index);
+        }
+    }
+    series
+}
+
+/// Whether the object was found with the value it has in `model`.
+fn matches(object: Object, model: &Model, found: &Found) -> bool {
+    match object {
+        Object::Name(place) => match (model.find(place), found.entries.get(&place)) {
+            (None, None) => true,
+            (Some((Id::Number(expected), _)), Some(number)) => expected == *number,
+            (Some((Id::Unseen(_), inode)), Some(number)) => {
+                found.shown.get(number).is_some_and(|shown| shown.kind == inode.wire_kind())
+            }
+            _ => false,
+        },
+        Object::Attributes(number) => {
+            let (Some(inode), Some(shown)) =
+                (model.inode(Id::Number(number)), found.shown.get(&number))
+            else {
+                return false;
+            };
+            let is_size_right = match &inode.kind {
+                Kind::File(content) => content.size() == shown.size,
+                _ => true,
+            };
+            let time = |known: Option<u32>, seen: (i64, u32)| {
+                known.is_none_or(|seconds| seen == (i64::from(seconds), 0))
+            };
+            is_size_right
+                && inode.mode == shown.mode
+                && inode.wire_kind() == shown.kind
+                && time(inode.accessed, shown.accessed)
+                && time(inode.modified, shown.modified)
+        }
+    }
+}
+
+/// Whether the value an object got at this version was promised to survive.
+fn is_durable(
+    checker: &Checker,
+    cut: &Cut<'_>,
+    object: Object,
+    version: usize,
+    versions: &[(Option<u64>, &Model)],
+) -> bool {
+    let Some(serial) = versions[version].0 else { return true };
+    let home = object.home(cut);
+    if !(cut.is_lost)(home) {
+        return true;
+    }
+    let event = checker.event(serial);
+    if matches!(event.outcome, Outcome::Unknown(_)) {
+        return false;
+    }
+    let is_old = event.returned_at.max((cut.started)(home)) + SYNCED_AFTER <= cut.at;
+    let before = versions[version - 1].1;
+    is_old
+        || spans_homes(event, before, cut)
+        || checker.events().any(|sync| {
+            sync.called > event.returned
+                && matches!(sync.outcome, Outcome::Done(_))
+                && covers(&sync.operation, object)
+        })
+}
+
+fn covers(sync: &Operation, object: Object) -> bool {
+    match (*sync, object) {
+        (Operation::SyncAll, _) => true,
+        (Operation::SyncDirectory { directory }, Object::Name(place)) => {
+            place.directory == directory
+        }
+        (Operation::SyncDirectory { directory: synced }, Object::Attributes(inode))
+        | (Operation::SyncFile { inode: synced }, Object::Attributes(inode)) => synced == inode,
+        _ => false,
+    }
+}
+
+/// Whether the call changed two homes, which makes its acknowledgement a promise.
+fn spans_homes(event: &Event, before: &Model, cut: &Cut<'_>) -> bool {
+    let mut homes = BTreeSet::new();
+    let mut place = |place: Place| {
+        homes.insert((cut.home)(place.directory));
+        if let Some((Id::Number(inode), _)) = before.find(place) {
+            homes.insert((cut.home)(inode));
+        }
+    };
+    match event.operation {
+        Operation::Unlink { place: at } | Operation::RemoveDirectory { place: at } => place(at),
+        Operation::Rename { from, to, .. } => {
+            place(from);
+            place(to);
+        }
+        Operation::Link { inode, place: at } => {
+            place(at);
+            homes.insert((cut.home)(inode));
+        }
+        Operation::MakeDirectory { place: at, .. } => {
+            place(at);
+            if let Outcome::Done(Reply::Attributes(shown)) = &event.outcome {
+                homes.insert((cut.home)(shown.inode));
+            }
+        }
+        _ => {}
+    }
+    homes.len() > 1
+}
+
+/// Objects that calls of unknown outcome, or under way during the cut, may have changed.
+fn wild_objects(checker: &Checker, cut: &Cut<'_>) -> BTreeSet<Object> {
+    let mut wild = BTreeSet::new();
+    let unknown = checker.events().filter(|event| matches!(event.outcome, Outcome::Unknown(_)));
+    for event in unknown.chain(cut.under_way) {
+        for place in event.operation.places() {
+            wild.insert(Object::Name(place));
+            wild.insert(Object::Attributes(place.directory));
+        }
+        wild.extend(event.operation.inode().map(Object::Attributes));
+    }
+    wild
+}
+
+/// In one home a later call cannot survive an earlier one.
+fn check_order(checker: &Checker, kept: &[u64], lost: &[u64]) -> Result<(), String> {
+    for (kept, lost) in kept.iter().flat_map(|kept| lost.iter().map(move |lost| (kept, lost))) {
+        let (kept, lost) = (checker.event(*kept), checker.event(*lost));
+        if lost.returned < kept.called {
+            return Err(format!(
+                "one home kept a later call but lost an earlier one\n    kept: {kept}\n    lost: {lost}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether each file holds only bytes it may hold; gives what each may have held.
+fn check_contents(
+    checker: &Checker,
+    cut: &Cut<'_>,
+    found: &Found,
+    versions: &[(Option<u64>, &Model)],
+) -> Result<BTreeMap<InodeNumber, Content>, String> {
+    let mut contents = BTreeMap::new();
+    for (&inode, data) in &found.data {
+        let base = versions[0].1.inode(Id::Number(inode)).map(|inode| &inode.kind);
+        let mut content = match base {
+            Some(Kind::File(content)) => content.clone(),
+            _ => Content::default(),
+        };
+        let calls = versions.windows(2).filter_map(|pair| Some((pair[0].1, pair[1].0?)));
+        for (before, serial) in calls {
+            let event = checker.event(serial);
+            if event.operation.inode() == Some(inode) {
+                let is_synced = checker.events().any(|sync| {
+                    sync.called > event.returned
+                        && matches!(sync.outcome, Outcome::Done(_))
+                        && covers(&sync.operation, Object::Attributes(inode))
+                });
+                endanger(&mut content, event, before, is_synced);
+            }
+        }
+        let last = versions[versions.len() - 1].1;
+        for event in cut.under_way.iter().filter(|e| e.operation.inode() == Some(inode)) {
+            endanger(&mut content, event, last, false);
+        }
+        let size = found.shown.get(&inode).map_or(0, |shown| shown.size);
+        if data.len() as u64 != size {
+            return Err(format!("{} bytes were read of {inode}, of size {size}", data.len()));
+        }
+        if let Err((at, tags)) = content.check(0, data) {
+            return Err(format!(
+                "after the cut the byte at {at} of {inode} is {}; it may be of {tags:?} only",
+                data[at as usize]
+            ));
+        }
+        contents.insert(inode, content);
+    }
+    Ok(contents)
+}
+
+/// What a call, perhaps undone, leaves possible.
+fn endanger(content: &mut Content, event: &Event, before: &Model, is_synced: bool) {
+    let (offset, len, mark) = match event.operation {
+        Operation::Write { offset, len, tag, .. } => (offset, len, Mark::write(tag)),
+        Operation::Append { inode, len, tag } => {
+            let end = match (&event.outcome, before.inode(Id::Number(inode)).map(|i| &i.kind)) {
+                (Outcome::Done(Reply::Offset(offset)), _) => *offset,
+                (_, Some(Kind::File(content))) => content.size(),
+                _ => return,
+            };
+            (end, len, Mark::append(tag, end))
+        }
+        Operation::Truncate { size, .. } if is_synced => return content.set_size(size),
+        Operation::Truncate { size, .. } => return content.endanger_shrink(size),
+        _ => return,
+    };
+    if is_synced {
+        content.write(offset, len, mark);
+    } else {
+        content.endanger_write(offset, len, mark);
+    }
+}
+
+fn refuse(
+    checker: &Checker,
+    object: Object,
+    series: &[usize],
+    durable: usize,
+    versions: &[(Option<u64>, &Model)],
+    found: &Found,
+) -> String {
+    let value = |model: &Model| match object {
+        Object::Name(place) => format!("{:?}", model.find(place).map(|(id, _)| id)),
+        Object::Attributes(inode) => match model.inode(Id::Number(inode)) {
+            Some(Inode { kind: Kind::File(content), mode, .. }) => {
+                format!("mode {mode:o} size {}", content.size())
+            }
+            other => format!("mode {:o}", other.map_or(0, |inode| inode.mode)),
+        },
+    };
+    let mut text = match object {
+        Object::Name(place) => {
+            format!("after the cut {place} names {:?}\n", found.entries.get(&place))
+        }
+        Object::Attributes(inode) => match found.shown.get(&inode) {
+            Some(shown) => format!("after the cut {shown}\n"),
+            None => format!("after the cut {inode} is gone\n"),
+        },
+    };
+    for (index, version) in series.iter().enumerate() {
+        let mark = if index == durable { "promised" } else { "        " };
+        let (serial, model) = versions[*version];
+        let cause =
+            serial.map_or(String::from("at the start"), |serial| checker.event(serial).to_string());
+        text += &format!("    {mark} {} by {cause}\n", value(model));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What may be lost is accepted, what was promised is not.
+
+use ringfs_wire::Errno;
+
+use super::*;
+use crate::content;
+use crate::operation::{Label, Listed};
+
+const ROOT: InodeNumber = InodeNumber::ROOT;
+/// A file made in the first second, written in the tenth.
+const FILE: InodeNumber = InodeNumber(10);
+
+fn place(label: u8) -> Place {
+    Place { directory: ROOT, label: Label(label) }
+}
+
+fn shown(inode: InodeNumber, kind: InodeType, mode: u32, links: u32, size: u64) -> Outcome {
+    let (accessed, modified) = ((0, 0), (0, 0));
+    Outcome::Done(Reply::Attributes(Shown { inode, kind, mode, links, size, accessed, modified }))
+}
+
+fn event(at: u64, operation: Operation, outcome: Outcome) -> Event {
+    let span = (Duration::from_millis(at), Duration::from_millis(at + 10));
+    Event {
+        client: 0,
+        operation,
+        held: true,
+        called: at,
+        returned: at + 10,
+        called_at: span.0,
+        returned_at: span.1,
+        outcome,
+    }
+}
+
+fn create(at: u64, label: u8) -> Event {
+    let operation = Operation::Create { place: place(label), exclusive: true, mode: 0o600 };
+    let inode = InodeNumber(FILE.0 + u64::from(label));
+    event(at, operation, shown(inode, InodeType::File, 0o600, 1, 0))
+}
+
+fn write(at: u64, offset: u64, len: u64, tag: u32) -> Event {
+    let operation = Operation::Write { inode: FILE, offset, len, tag };
+    event(at, operation, Outcome::Done(Reply::Nothing))
+}
+
+fn sync(at: u64, operation: Operation) -> Event {
+    event(at, operation, Outcome::Done(Reply::Nothing))
+}
+
+/// What a walk finds when these labels exist; the first file has `size` bytes, one tag per piece.
+fn found(labels: &[u8], pieces: &[(u32, u64, u64)]) -> Found {
+    let inode = |label: u8| InodeNumber(FILE.0 + u64::from(label));
+    let entry =
+        |&label: &u8| Listed { label: Label(label), inode: inode(label), kind: InodeType::File };
+    let entries = Reply::Entries(labels.iter().map(entry).collect());
+    let root = shown(ROOT, InodeType::Directory, 0o755, 2, labels.len() as u64);
+    let mut walk = vec![
+        event(0, Operation::Stat { inode: ROOT }, root),
+        event(0, Operation::ReadDirectory { directory: ROOT }, Outcome::Done(entries)),
+    ];
+    for &label in labels {
+        let mut data = Vec::new();
+        for &(tag, start, end) in pieces.iter().filter(|_| label == 0) {
+            let mut piece = vec![0; (end - start) as usize];
+            content::fill(tag, start, &mut piece);
+            data.extend(piece);
+        }
+        let (inode, len) = (inode(label), data.len() as u64);
+        let stat = shown(inode, InodeType::File, 0o600, 1, len);
+        walk.push(event(0, Operation::Stat { inode }, stat));
+        let read = Operation::Read { inode, offset: 0, len };
+        walk.push(event(0, read, Outcome::Done(Reply::Data(data.into()))));
+    }
+    Found::new(&walk).unwrap()
+}
+
+/// Whether a cut of everything 11 seconds after the start may leave `found`.
+fn verdict(events: &[Event], found: &Found) -> Result<(), String> {
+    let mut checker = Checker::new();
+    assert_eq!(checker.advance(events), crate::checker::Verdict::Accepted);
+    let cut = Cut {
+        at: Duration::from_secs(11),
+        home: &|_| TargetId(0),
+        is_lost: &|_| true,
+        started: &|_| Duration::ZERO,
+        under_way: &[],
+    };
+    check(&checker, &cut, found).map(|_| ())
+}
+
+#[test]
+fn young_names_may_go_but_in_order() {
+    let young = [create(9_000, 0), create(9_100, 1)];
+    for left in [&[][..], &[0], &[0, 1]] {
+        assert_eq!(verdict(&young, &found(left, &[])), Ok(()), "{left:?}");
+    }
+    let refusal = verdict(&young, &found(&[1], &[])).unwrap_err();
+    assert!(refusal.contains("lost an earlier one"), "{refusal}");
+}
+
+#[test]
+fn old_or_synced_names_stay() {
+    let old = [create(1_000, 0), create(9_100, 1)];
+    assert_eq!(verdict(&old, &found(&[0], &[])), Ok(()));
+    assert!(verdict(&old, &found(&[], &[])).is_err(), "synced in the background");
+    let synced = [create(9_000, 0), sync(9_100, Operation::SyncDirectory { directory: ROOT })];
+    assert!(verdict(&synced, &found(&[], &[])).is_err(), "synced by the caller");
+    let late = [sync(9_000, Operation::SyncAll), create(9_100, 0)];
+    assert_eq!(verdict(&late, &found(&[], &[])), Ok(()), "made after the sync");
+}
+
+#[test]
+fn an_operation_is_kept_whole() {
+    let mut torn = found(&[0], &[]);
+    torn.shown.get_mut(&ROOT).unwrap().size = 0;
+    let refusal = verdict(&[create(9_000, 0)], &torn).unwrap_err();
+    assert!(refusal.contains("1 names in directory"), "{refusal}");
+}
+
+#[test]
+fn unsynced_bytes_are_old_new_or_zero_and_synced_ones_stay() {
+    let blocks = 2 * 4096;
+    let file = Operation::SyncFile { inode: FILE };
+    let calls =
+        [create(1_000, 0), write(2_000, 0, blocks, 1), sync(3_000, file), write(9_000, 0, 4096, 2)];
+    for first in [0, 1, 2] {
+        let left = found(&[0], &[(first, 0, 4096), (1, 4096, blocks)]);
+        assert_eq!(verdict(&calls, &left), Ok(()), "{first}");
+    }
+    let alien = found(&[0], &[(3, 0, 4096), (1, 4096, blocks)]);
+    assert!(verdict(&calls, &alien).is_err(), "another file's bytes");
+    let zeroed = found(&[0], &[(2, 0, 4096), (0, 4096, blocks)]);
+    assert!(verdict(&calls, &zeroed).is_err(), "the second block was synced");
+    let short = found(&[0], &[(2, 0, 4096)]);
+    assert!(verdict(&calls, &short).is_err(), "the size was synced");
+}
+
+#[test]
+fn a_tree_that_cannot_be_walked_is_refused() {
+    let walk = [event(0, Operation::Stat { inode: ROOT }, Outcome::Failed(Errno::EIO))];
+    assert!(Found::new(&walk).is_err());
+}

@@ -1,0 +1,577 @@
+//! One run: a cluster and its clients from one seed, round after round, with faults, to the end.
+//!
+//! A round lets every client run a short script while faults strike; then its calls are checked.
+//! Every few rounds the world is left in peace, one fresh client walks the whole tree, and what it
+//! finds must be one of the states the model allows. The workload never looks at the checker, so a
+//! run without it takes the same course.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringfs_client::{Client, ClientOptions};
+use ringfs_platform::sim::{
+    Faults, Outcome as Progress, SimulatedNode, Simulation, SimulationOptions,
+};
+use ringfs_rpc::ClusterKey;
+use ringfs_wire::{InodeNumber, InodeType};
+
+use crate::actor::{Actor, Shared};
+use crate::checker::{Checker, Verdict};
+use crate::cluster::Cluster;
+use crate::durability::{self, Cut, Found};
+use crate::mutation::Mutation;
+use crate::operation::{Event, Operation, Outcome, Reply};
+use crate::workload::{Knowledge, Swarm};
+
+/// Longest that a call may take when the cluster is reachable at least half of the time: the
+/// deadline of operations and some for what the servers do on their own.
+const ROUND_LIMIT: Duration = Duration::from_secs(45);
+/// Longest that servers may take to come up in peace.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longest that a walk of the whole tree may take in peace.
+const WALK_LIMIT: Duration = Duration::from_secs(120);
+/// What is left over of calls with unknown outcome and of dead sessions is gone after this.
+const REST_AFTER_TROUBLE: Duration = Duration::from_secs(40);
+/// Messages under way arrive within this.
+const REST: Duration = Duration::from_millis(50);
+/// Bytes of files that a walk reads: all, files here are smaller.
+const WALK_READ_LEN: u64 = 8 << 20;
+/// First machine of the clients; servers come before it.
+const FIRST_CLIENT_NODE: u32 = 100;
+/// Machine of the client that walks the tree.
+const WALKER_NODE: SimulatedNode = SimulatedNode(99);
+
+/// What happened in a run, for its figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Calls of clients, those of walks included.
+    pub operations: u64,
+    /// Servers killed.
+    pub kills: u64,
+    /// Machines of servers that lost power.
+    pub power_cuts: u64,
+    /// Clients killed.
+    pub client_kills: u64,
+    /// Connections broken on purpose, beside those lost by chance.
+    pub broken_links: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Calls of unknown outcome.
+    pub unknown: u64,
+    /// Rounds with too many possible orders to be decided.
+    pub undecided: u64,
+    /// Virtual time, in milliseconds.
+    pub virtual_ms: u64,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Report {
+    /// Hash of everything that happened.
+    pub trace: u64,
+    /// What happened, in numbers.
+    pub figures: Figures,
+    /// What was wrong, if anything.
+    pub failure: Option<String>,
+    /// What happened, in words.
+    pub history: String,
+}
+
+/// What may strike during a round.
+#[derive(Clone, Copy, Debug)]
+enum Strike {
+    Kill(SimulatedNode),
+    PowerCut,
+    Restart(SimulatedNode),
+    Partition(SimulatedNode, SimulatedNode, bool),
+    BreakLinks(SimulatedNode, SimulatedNode),
+    KillClient(usize),
+}
+
+struct Run {
+    shared: Rc<Shared>,
+    cluster: Cluster,
+    actors: Vec<Rc<Actor>>,
+    checker: Option<Checker>,
+    figures: Figures,
+    history: String,
+    /// Calls of this round that have been taken from the clients.
+    events: Vec<Event>,
+    /// The power cut of this round: its moment, its time, the machines.
+    cut: Option<(u64, Duration, Vec<SimulatedNode>)>,
+    /// Something has happened whose effects may still come.
+    is_troubled: bool,
+    next_client_node: u32,
+}
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// A defect to switch on.
+    pub mutation: Option<Mutation>,
+    /// Nothing goes wrong.
+    pub is_calm: bool,
+    /// Look at what happens; the course is the same without.
+    pub check: bool,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, run_options: RunOptions) -> Report {
+    let RunOptions { mutation, is_calm, check } = run_options;
+    let options = SimulationOptions::default();
+    let simulation = Simulation::new(seed, options);
+    let rng = simulation.random();
+    let mut swarm = Swarm::draw(&rng);
+    if is_calm {
+        swarm.calm();
+    }
+    let platform = simulation.platform(WALKER_NODE);
+    let cluster = Cluster::new(&swarm, ClusterKey::generate(&platform), mutation);
+    let shared = Rc::new(Shared {
+        simulation,
+        rng,
+        swarm: swarm.clone(),
+        knowledge: RefCell::new(Knowledge::new()),
+        events: RefCell::default(),
+        moment: Cell::new(0),
+        is_stopping: Cell::new(false),
+    });
+    let mut run = Run {
+        shared,
+        cluster,
+        actors: Vec::new(),
+        checker: check.then(Checker::new),
+        figures: Figures::default(),
+        history: format!("seed {seed}: {swarm:?}\n"),
+        events: Vec::new(),
+        cut: None,
+        is_troubled: false,
+        next_client_node: FIRST_CLIENT_NODE,
+    };
+    let failure = match catch_unwind(AssertUnwindSafe(|| run.play())) {
+        Ok(result) => result.err(),
+        Err(panic) => return run.abandon(&panic),
+    };
+    run.figures.virtual_ms = run.shared.simulation.now().as_millis() as u64;
+    // Clients go before the world they live in.
+    run.actors.iter().for_each(|actor| actor.die(&run.shared, "the run is over"));
+    let trace = run.shared.simulation.trace();
+    Report { trace, figures: run.figures, failure, history: run.history }
+}
+
+impl Run {
+    fn play(&mut self) -> Result<(), String> {
+        self.start_everything()?;
+        let mut rounds_until_walk = 1 + self.shared.rng.below(4);
+        for round in 0..self.shared.swarm.rounds {
+            self.say(&format!("round {round}"));
+            self.play_round()?;
+            rounds_until_walk -= 1;
+            if self.cut.is_some() {
+                self.take_stock_after_cut()?;
+                rounds_until_walk = 1 + self.shared.rng.below(4);
+            } else if rounds_until_walk == 0 {
+                self.take_stock()?;
+                rounds_until_walk = 1 + self.shared.rng.below(4);
+            }
+        }
+        self.take_stock()?;
+        self.finish()
+    }
+
+    /// Reports a panic. The world may be in the middle of anything: nothing of it is touched again,
+    /// not even to free it.
+    fn abandon(mut self, panic: &Box<dyn std::any::Any + Send>) -> Report {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let failure = Some(format!("panic: {text}"));
+        let (figures, history) = (self.figures, std::mem::take(&mut self.history));
+        std::mem::forget(self);
+        Report { trace: 0, figures, failure, history }
+    }
+
+    fn say(&mut self, text: &str) {
+        let now = self.shared.simulation.now().as_secs_f64();
+        let _ = writeln!(self.history, "{now:>10.4}  ---- {text}");
+    }
+
+    fn start_everything(&mut self) -> Result<(), String> {
+        for node in self.cluster.machines() {
+            self.skew(node);
+            self.cluster.start(&self.shared, node);
+        }
+        self.wait_for_servers()?;
+        for index in 0..self.shared.swarm.clients {
+            let shared_node =
+                (index == 1 && self.shared.swarm.shares_machine).then(|| self.actors[0].node.get());
+            let node = shared_node.unwrap_or_else(|| self.new_machine());
+            let actor = Actor::new(index, node);
+            self.start_client(&actor);
+            self.actors.push(actor);
+        }
+        self.shared.simulation.set_faults(self.shared.swarm.faults);
+        Ok(())
+    }
+
+    fn new_machine(&mut self) -> SimulatedNode {
+        self.next_client_node += 1;
+        let node = SimulatedNode(self.next_client_node);
+        self.skew(node);
+        node
+    }
+
+    fn skew(&self, node: SimulatedNode) {
+        let most = self.shared.swarm.skew_max;
+        let offset = self.shared.rng.below(2 * most + 1) as i64 - most as i64;
+        self.shared.simulation.skew_wall(node, offset);
+    }
+
+    fn start_client(&self, actor: &Actor) {
+        let platform = self.shared.simulation.platform(actor.node.get());
+        let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
+        let client = Client::new(&platform, map, key, ClientOptions::default());
+        *actor.client.borrow_mut() = Some(client);
+        actor.has_expired.set(false);
+    }
+
+    fn wait_for_servers(&mut self) -> Result<(), String> {
+        let cluster = &self.cluster;
+        let done = || cluster.is_up() || cluster.failure.borrow().is_some();
+        let progress = self.shared.simulation.run_until(done, START_LIMIT);
+        if let Some(failure) = self.cluster.failure.borrow().clone() {
+            return Err(failure);
+        }
+        match progress {
+            Progress::Done => Ok(()),
+            other => Err(format!("servers do not come up: {other:?}")),
+        }
+    }
+
+    fn play_round(&mut self) -> Result<(), String> {
+        let shared = self.shared.clone();
+        shared.knowledge.borrow_mut().begin_round();
+        shared.is_stopping.set(false);
+        self.cut = None;
+        for actor in &self.actors {
+            let len = 1 + shared.rng.below(shared.swarm.script_len_max);
+            actor.is_busy.set(true);
+            let platform = shared.simulation.platform(actor.node.get());
+            platform.spawn(actor.clone().run_script(shared.clone(), len));
+        }
+        let start = shared.simulation.now();
+        let mut strikes = self.draw_strikes();
+        strikes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        while let Some((at, strike)) = strikes.pop() {
+            let wait = (start + at).saturating_sub(shared.simulation.now());
+            // A round that is over early is struck all the same, between two rounds.
+            shared.simulation.run_until(|| false, wait);
+            strikes.extend(self.strike(strike, at));
+            strikes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        }
+        self.wait_for_servers()?;
+        let actors = &self.actors;
+        let idle = || actors.iter().all(|actor| !actor.is_busy.get());
+        if shared.simulation.run_until(idle, ROUND_LIMIT) != Progress::Done {
+            return Err(self.explain_standstill());
+        }
+        self.take_events();
+        self.check_round()?;
+        self.renew_clients();
+        Ok(())
+    }
+
+    fn explain_standstill(&mut self) -> String {
+        let mut text = String::from("no progress: calls do not end\n");
+        for actor in &self.actors {
+            actor.die(&self.shared, "never returned");
+        }
+        for event in self.shared.events.borrow_mut().drain(..) {
+            if event.outcome == Outcome::Unknown("never returned".to_owned()) {
+                let _ = writeln!(text, "    {event}");
+            }
+        }
+        text
+    }
+
+    /// What strikes in this round, and when after its start.
+    fn draw_strikes(&mut self) -> Vec<(Duration, Strike)> {
+        let (rng, swarm) = (self.shared.rng.clone(), self.shared.swarm.clone());
+        let mut strikes = Vec::new();
+        // Most calls take milliseconds; some rounds wait for timers.
+        let moment =
+            || Duration::from_micros(rng.below([3_000, 30_000, 1_000_000][rng.below(3) as usize]));
+        let server = || SimulatedNode(rng.below(u64::from(swarm.nodes)) as u32);
+        let client = || rng.below(swarm.clients as u64) as usize;
+        if rng.chance(swarm.kill) {
+            strikes.push((moment(), Strike::Kill(server())));
+        }
+        if rng.chance(swarm.power_cut) {
+            strikes.push((moment(), Strike::PowerCut));
+        }
+        if rng.chance(swarm.partition) {
+            let other = match rng.chance(500) {
+                true => server(),
+                false => self.actors[client()].node.get(),
+            };
+            strikes.push((moment(), Strike::Partition(server(), other, true)));
+        }
+        if rng.chance(swarm.client_kill) {
+            strikes.push((moment(), Strike::KillClient(client())));
+        }
+        if rng.chance(swarm.break_links) {
+            let node = self.actors[client()].node.get();
+            strikes.push((moment(), Strike::BreakLinks(server(), node)));
+        }
+        strikes
+    }
+
+    /// Lets it happen; gives what has to follow.
+    fn strike(&mut self, strike: Strike, at: Duration) -> Vec<(Duration, Strike)> {
+        let rng = self.shared.rng.clone();
+        self.say(&format!("{strike:?}"));
+        let simulation = &self.shared.simulation;
+        match strike {
+            Strike::Kill(node) => {
+                if self.cluster.is_up() {
+                    simulation.kill(node);
+                    self.cluster.note_down(node);
+                    self.figures.kills += 1;
+                    let down = Duration::from_millis(rng.below(2_000));
+                    return vec![(at + down, Strike::Restart(node))];
+                }
+            }
+            Strike::PowerCut => return self.cut_power(at),
+            Strike::Restart(node) => self.cluster.start(&self.shared, node),
+            Strike::Partition(a, b, is_cut) => {
+                if a != b {
+                    simulation.partition(a, b, is_cut);
+                    if is_cut {
+                        self.figures.partitions += 1;
+                        // Some outlast sessions.
+                        let span = [500, 4_000, 14_000][rng.below(3) as usize];
+                        let end = at + Duration::from_millis(rng.below(span));
+                        return vec![(end, Strike::Partition(a, b, false))];
+                    }
+                }
+            }
+            Strike::BreakLinks(a, b) => {
+                simulation.break_links(a, b);
+                self.figures.broken_links += 1;
+            }
+            Strike::KillClient(index) => self.kill_client(index),
+        }
+        Vec::new()
+    }
+
+    fn kill_client(&mut self, index: usize) {
+        let node = self.actors[index].node.get();
+        self.shared.simulation.kill(node);
+        let dead: Vec<_> = self.actors.iter().filter(|a| a.node.get() == node).cloned().collect();
+        for actor in dead {
+            actor.die(&self.shared, "the client was killed");
+        }
+        self.figures.client_kills += 1;
+        self.is_troubled = true;
+    }
+
+    /// Cuts the power of one server or of all; only once per round, and of what is up.
+    fn cut_power(&mut self, at: Duration) -> Vec<(Duration, Strike)> {
+        if !self.cluster.is_up() || self.cut.is_some() {
+            return Vec::new();
+        }
+        let rng = self.shared.rng.clone();
+        let all = self.cluster.machines();
+        let struck = match rng.below(all.len() as u64 + 1) as usize {
+            index if index < all.len() => vec![all[index]],
+            _ => all,
+        };
+        self.cut = Some((self.shared.tick(), self.shared.simulation.now(), struck.clone()));
+        self.shared.is_stopping.set(true);
+        for node in &struck {
+            self.shared.simulation.power_cut(*node);
+            self.cluster.note_down(*node);
+            self.figures.power_cuts += 1;
+        }
+        let down = || Duration::from_millis(1 + rng.below(2_000));
+        struck.into_iter().map(|node| (at + down(), Strike::Restart(node))).collect()
+    }
+
+    /// Takes over what the clients have written down.
+    fn take_events(&mut self) {
+        let events: Vec<Event> = self.shared.events.borrow_mut().drain(..).collect();
+        for event in &events {
+            let _ = writeln!(self.history, "{event}");
+            self.figures.operations += 1;
+            if matches!(event.outcome, Outcome::Unknown(_)) {
+                self.figures.unknown += 1;
+                self.is_troubled = true;
+            }
+        }
+        self.events = events;
+    }
+
+    /// The calls of the round, those after a power cut excepted, must be explicable.
+    fn check_round(&mut self) -> Result<(), String> {
+        let moment = self.cut.as_ref().map_or(u64::MAX, |cut| cut.0);
+        let (before, after): (Vec<_>, Vec<_>) =
+            self.events.drain(..).partition(|event| event.returned < moment);
+        // What was under way at the cut may have happened before it and been seen.
+        let (mut events, cut_short) = (before, "cut short by the power cut".to_owned());
+        events.extend(after.iter().map(|event| Event {
+            returned: u64::MAX,
+            outcome: Outcome::Unknown(cut_short.clone()),
+            ..*event
+        }));
+        self.events = after;
+        self.check(&events)
+    }
+
+    fn check(&mut self, events: &[Event]) -> Result<(), String> {
+        let Some(checker) = &mut self.checker else { return Ok(()) };
+        match checker.advance(events) {
+            Verdict::Accepted => Ok(()),
+            Verdict::Undecided => {
+                self.figures.undecided += 1;
+                Err(String::from("too many possible orders: the round is too large to check"))
+            }
+            Verdict::Refused(why) => Err(why),
+        }
+    }
+
+    /// Clients that died or lost their session start over.
+    fn renew_clients(&mut self) {
+        for actor in self.actors.clone() {
+            let is_dead = actor.client.borrow().is_none();
+            if actor.has_expired.get() && !is_dead {
+                actor.die(&self.shared, "the session expired");
+                self.is_troubled = true;
+            }
+            if is_dead || actor.has_expired.get() {
+                self.start_client(&actor);
+            }
+        }
+    }
+
+    /// Leaves the world in peace until nothing of what happened is still under way.
+    fn make_peace(&mut self) {
+        let simulation = &self.shared.simulation;
+        simulation.set_faults(Faults::default());
+        let rest = if self.is_troubled { REST_AFTER_TROUBLE } else { REST };
+        simulation.run_until(|| false, rest);
+        self.is_troubled = false;
+    }
+
+    /// Walks the tree in peace: it must be one of the possible ones, and is known from then on.
+    fn take_stock(&mut self) -> Result<(), String> {
+        self.say("walk");
+        self.make_peace();
+        let walk = self.walk()?;
+        self.check(&walk)?;
+        if let Some(checker) = &mut self.checker {
+            checker.settle_content(&walk);
+            checker.settle();
+        }
+        self.shared.simulation.set_faults(self.shared.swarm.faults);
+        Ok(())
+    }
+
+    /// Walks the tree after a power cut: it must be what such a cut may leave.
+    fn take_stock_after_cut(&mut self) -> Result<(), String> {
+        self.say("walk after the power cut");
+        let (_, at, struck) = self.cut.take().expect("the round had a cut");
+        self.actors.iter().for_each(|actor| actor.drop_handles());
+        self.make_peace();
+        let under_way = std::mem::take(&mut self.events);
+        let walk = self.walk()?;
+        if let Some(checker) = &mut self.checker {
+            let cluster = &self.cluster;
+            let cut = Cut {
+                at,
+                home: &|inode| cluster.home(inode),
+                is_lost: &|target| struck.contains(&cluster.machine_of(target)),
+                started: &|target| cluster.started_at(target),
+                under_way: &under_way,
+            };
+            let found = Found::new(&walk)?;
+            let model = durability::check(checker, &cut, &found)?;
+            checker.adopt(model);
+        }
+        self.shared.simulation.set_faults(self.shared.swarm.faults);
+        Ok(())
+    }
+
+    /// The whole tree as a fresh client sees it; then everything is synced.
+    fn walk(&mut self) -> Result<Vec<Event>, String> {
+        // What the walk does not find, clients no longer know of.
+        let renewed = self.shared.knowledge.borrow().renewed();
+        *self.shared.knowledge.borrow_mut() = renewed;
+        let walker = Actor::new(self.actors.len(), WALKER_NODE);
+        self.start_client(&walker);
+        walker.is_busy.set(true);
+        let platform = self.shared.simulation.platform(WALKER_NODE);
+        platform.spawn(walk_tree(walker.clone(), self.shared.clone()));
+        let progress = self.shared.simulation.run_until(|| !walker.is_busy.get(), WALK_LIMIT);
+        walker.die(&self.shared, "never returned");
+        self.take_events();
+        match progress {
+            Progress::Done => Ok(std::mem::take(&mut self.events)),
+            _ => Err(String::from("no progress: a walk of the tree in peace does not end")),
+        }
+    }
+
+    /// Everyone leaves, everything is removed: nothing may remain.
+    fn finish(&mut self) -> Result<(), String> {
+        self.say("everyone leaves");
+        Ok(())
+    }
+}
+
+/// Looks at every inode and reads every file.
+async fn walk_tree(walker: Rc<Actor>, shared: Rc<Shared>) {
+    let mut directories = vec![InodeNumber::ROOT];
+    let mut seen = std::collections::BTreeSet::new();
+    walker.call(&shared, Operation::Stat { inode: InodeNumber::ROOT }).await;
+    while let Some(directory) = directories.pop() {
+        let listed = walker.call(&shared, Operation::ReadDirectory { directory }).await;
+        let Outcome::Done(Reply::Entries(entries)) = listed else { continue };
+        for entry in entries {
+            let inode = entry.inode;
+            if !seen.insert(inode) {
+                continue;
+            }
+            walker.call(&shared, Operation::Stat { inode }).await;
+            match entry.kind {
+                InodeType::Directory => directories.push(inode),
+                InodeType::Symlink => {
+                    walker.call(&shared, Operation::ReadLink { inode }).await;
+                }
+                _ => {
+                    walker.call(&shared, Operation::Open { inode }).await;
+                    let read = Operation::Read { inode, offset: 0, len: WALK_READ_LEN };
+                    walker.call(&shared, read).await;
+                    walker.call(&shared, Operation::Close { inode }).await;
+                }
+            }
+        }
+    }
+    walker.call(&shared, Operation::SyncAll).await;
+    walker.is_busy.set(false);
+}
+
+impl Figures {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.client_kills += other.client_kills;
+        self.broken_links += other.broken_links;
+        self.partitions += other.partitions;
+        self.unknown += other.unknown;
+        self.undecided += other.undecided;
+        self.virtual_ms += other.virtual_ms;
+    }
+}

@@ -1,0 +1,370 @@
+//! What clients of a run do and what goes wrong, drawn from the seed.
+//!
+//! Each seed draws its own mix (swarm testing): which operations and faults exist and how often.
+//! Concurrent data operations on one file are kept to what has a definite result: one writer, or
+//! readers, or appenders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ringfs_platform::sim::{Faults, SimulationRng};
+use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType};
+
+use crate::content::Tag;
+use crate::operation::{Label, Operation, Place};
+
+/// Directories beyond which no more are made.
+const DIRECTORIES_MAX: usize = 10;
+/// Files, symlinks and directories beyond which no more names are made.
+const INODES_MAX: usize = 30;
+/// Bytes one operation reads or writes at most.
+const DATA_LEN_MAX: u64 = 100 << 10;
+/// Files a client has open at most.
+const OPEN_MAX: usize = 4;
+
+/// What one client may do with a file's data in the current round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Reading,
+    Writing(usize),
+    Appending,
+}
+
+/// Kinds of operations, as the swarm weighs them.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Lookup,
+    Create,
+    MakeDirectory,
+    RemoveDirectory,
+    Unlink,
+    Symlink,
+    ReadLink,
+    Link,
+    Rename,
+    ReadDirectory,
+    Stat,
+    Chmod,
+    SetTimes,
+    Open,
+    Close,
+    Truncate,
+    Read,
+    Write,
+    Append,
+    SyncFile,
+    SyncDirectory,
+    SyncAll,
+}
+
+/// Every kind, with its usual weight.
+const CHOICES: [(Choice, u64); 22] = [
+    (Choice::Lookup, 6),
+    (Choice::Create, 10),
+    (Choice::MakeDirectory, 8),
+    (Choice::RemoveDirectory, 4),
+    (Choice::Unlink, 6),
+    (Choice::Symlink, 2),
+    (Choice::ReadLink, 1),
+    (Choice::Link, 4),
+    (Choice::Rename, 10),
+    (Choice::ReadDirectory, 3),
+    (Choice::Stat, 3),
+    (Choice::Chmod, 2),
+    (Choice::SetTimes, 2),
+    (Choice::Open, 8),
+    (Choice::Close, 2),
+    (Choice::Truncate, 4),
+    (Choice::Read, 8),
+    (Choice::Write, 12),
+    (Choice::Append, 5),
+    (Choice::SyncFile, 2),
+    (Choice::SyncDirectory, 1),
+    (Choice::SyncAll, 1),
+];
+
+/// The mix of one seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Swarm {
+    pub(crate) nodes: u32,
+    pub(crate) targets_per_node: u32,
+    pub(crate) clients: usize,
+    /// The first two clients run on one machine.
+    pub(crate) shares_machine: bool,
+    pub(crate) chunk_size: u32,
+    pub(crate) rounds: u64,
+    /// Operations of one client in one round, at most.
+    pub(crate) script_len_max: u64,
+    pub(crate) faults: Faults,
+    /// Chances in a thousand, per round.
+    pub(crate) kill: u32,
+    pub(crate) power_cut: u32,
+    pub(crate) partition: u32,
+    pub(crate) client_kill: u32,
+    pub(crate) break_links: u32,
+    /// Nanoseconds that wall clocks are off by, at most.
+    pub(crate) skew_max: u64,
+    labels: u8,
+    weights: Vec<(Choice, u64)>,
+}
+
+/// What all clients of a run have learnt, and what they agreed not to do at once.
+#[derive(Debug)]
+pub(crate) struct Knowledge {
+    directories: BTreeSet<InodeNumber>,
+    others: BTreeMap<InodeNumber, InodeType>,
+    uses: BTreeMap<InodeNumber, Use>,
+    next_tag: Tag,
+}
+
+impl Swarm {
+    /// The mix that belongs to a seed.
+    pub(crate) fn draw(rng: &SimulationRng) -> Self {
+        let sometimes = |chance: u32, most: u32| {
+            if rng.chance(chance) { 1 + rng.below(u64::from(most)) as u32 } else { 0 }
+        };
+        let (nodes, targets_per_node) = match rng.below(10) {
+            0 => (1, 1),
+            1 => (1, 3),
+            2 => (3, 1),
+            _ => (2, 2),
+        };
+        let weights = CHOICES.map(|(choice, usual)| {
+            let factor = [0, 1, 3, 3, 3, 6][rng.below(6) as usize];
+            (choice, usual * factor)
+        });
+        let faults = Faults {
+            connection_loss_per_mille: sometimes(500, 20),
+            delay_max: Duration::from_micros(rng.below(5_000)),
+            disk_latency_max: Duration::from_micros(rng.below(2_000)),
+            ..Faults::default()
+        };
+        Self {
+            nodes,
+            targets_per_node,
+            clients: 2 + rng.below(3) as usize,
+            shares_machine: rng.chance(200),
+            chunk_size: (64 << 10) << rng.below(2),
+            rounds: 10 + rng.below(15),
+            script_len_max: 1 + rng.below(3),
+            faults,
+            kill: sometimes(500, 300),
+            power_cut: sometimes(400, 200),
+            partition: sometimes(300, 200),
+            client_kill: sometimes(300, 150),
+            break_links: sometimes(300, 300),
+            skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
+            labels: 2 + rng.below(5) as u8,
+            weights: weights.to_vec(),
+        }
+    }
+}
+
+impl Swarm {
+    /// The same without anything going wrong.
+    pub(crate) fn calm(&mut self) {
+        self.faults.connection_loss_per_mille = 0;
+        (self.kill, self.power_cut, self.partition) = (0, 0, 0);
+        (self.client_kill, self.break_links) = (0, 0);
+    }
+}
+
+impl Knowledge {
+    pub(crate) fn new() -> Self {
+        Self {
+            directories: BTreeSet::from([InodeNumber::ROOT]),
+            others: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            next_tag: 1,
+        }
+    }
+
+    /// The same, having forgotten all inodes.
+    pub(crate) fn renewed(&self) -> Self {
+        Self { next_tag: self.next_tag, ..Self::new() }
+    }
+
+    /// A new round: what was agreed in the last one is over.
+    pub(crate) fn begin_round(&mut self) {
+        self.uses.clear();
+    }
+
+    /// Somebody saw this inode.
+    pub(crate) fn learn(&mut self, inode: InodeNumber, kind: InodeType) {
+        match kind {
+            InodeType::Directory => {
+                self.directories.insert(inode);
+            }
+            _ => {
+                self.others.insert(inode, kind);
+            }
+        }
+    }
+
+    /// Somebody was told that this inode does not exist.
+    pub(crate) fn forget(&mut self, inode: InodeNumber) {
+        if inode != InodeNumber::ROOT {
+            self.directories.remove(&inode);
+            self.others.remove(&inode);
+        }
+    }
+
+    /// The next operation of `client`, which has `held` open. Nothing if what was drawn cannot be
+    /// done now.
+    pub(crate) fn next_operation(
+        &mut self,
+        swarm: &Swarm,
+        rng: &SimulationRng,
+        client: usize,
+        held: &[InodeNumber],
+    ) -> Option<Operation> {
+        let total: u64 = swarm.weights.iter().map(|(_, weight)| weight).sum();
+        let mut ticket = rng.below(total);
+        let (choice, _) = swarm.weights.iter().find(|(_, weight)| {
+            let is_drawn = ticket < *weight;
+            ticket = ticket.saturating_sub(*weight);
+            is_drawn
+        })?;
+        let operation = self.draw(*choice, swarm, rng, held)?;
+        self.agree(&operation, client).then_some(operation)
+    }
+
+    fn draw(
+        &mut self,
+        choice: Choice,
+        swarm: &Swarm,
+        rng: &SimulationRng,
+        held: &[InodeNumber],
+    ) -> Option<Operation> {
+        let count = self.directories.len() + self.others.len();
+        let has_room = count < INODES_MAX;
+        let place = self.place(swarm, rng);
+        let mode = 0o400 + rng.below(0o100) as u32;
+        Some(match choice {
+            Choice::Lookup => Operation::Lookup { place },
+            Choice::Create if has_room && held.len() < OPEN_MAX => {
+                Operation::Create { place, exclusive: rng.chance(500), mode }
+            }
+            Choice::MakeDirectory if self.directories.len() < DIRECTORIES_MAX => {
+                Operation::MakeDirectory { place, mode }
+            }
+            Choice::Symlink if has_room => Operation::Symlink { place, tag: self.tag() },
+            Choice::Create | Choice::MakeDirectory | Choice::Symlink => Operation::Unlink { place },
+            Choice::RemoveDirectory => Operation::RemoveDirectory { place },
+            Choice::Unlink => Operation::Unlink { place },
+            Choice::Link => Operation::Link { inode: self.other(rng, None)?, place },
+            Choice::Rename => {
+                let to = self.place(swarm, rng);
+                Operation::Rename { from: place, to, no_replace: rng.chance(200) }
+            }
+            Choice::ReadDirectory => Operation::ReadDirectory { directory: place.directory },
+            Choice::ReadLink => {
+                Operation::ReadLink { inode: self.other(rng, Some(InodeType::Symlink))? }
+            }
+            Choice::Stat => Operation::Stat { inode: self.any(rng) },
+            Choice::Chmod => Operation::Chmod { inode: self.any(rng), mode },
+            Choice::SetTimes => {
+                let (accessed, modified) = (rng.below(1 << 30) as u32, rng.below(1 << 30) as u32);
+                Operation::SetTimes { inode: self.any(rng), accessed, modified }
+            }
+            Choice::Open if held.len() < OPEN_MAX => {
+                Operation::Open { inode: self.other(rng, Some(InodeType::File))? }
+            }
+            Choice::Open | Choice::Close => Operation::Close { inode: pick(rng, held)? },
+            Choice::Truncate if rng.chance(300) => {
+                let inode = self.other(rng, Some(InodeType::File))?;
+                Operation::Truncate { inode, size: offset(swarm, rng) }
+            }
+            Choice::Truncate => {
+                Operation::Truncate { inode: pick(rng, held)?, size: offset(swarm, rng) }
+            }
+            Choice::Read => {
+                let (offset, len) = (offset(swarm, rng), 1 + rng.below(2 * DATA_LEN_MAX));
+                Operation::Read { inode: pick(rng, held)?, offset, len }
+            }
+            Choice::Write => {
+                let (offset, len, tag) = (offset(swarm, rng), len(rng), self.tag());
+                Operation::Write { inode: pick(rng, held)?, offset, len, tag }
+            }
+            Choice::Append => {
+                Operation::Append { inode: pick(rng, held)?, len: len(rng), tag: self.tag() }
+            }
+            Choice::SyncFile => Operation::SyncFile { inode: pick(rng, held)? },
+            Choice::SyncDirectory => Operation::SyncDirectory { directory: place.directory },
+            Choice::SyncAll => Operation::SyncAll,
+        })
+    }
+
+    /// Whether the operation has a definite result beside what others do in this round.
+    fn agree(&mut self, operation: &Operation, client: usize) -> bool {
+        let (inode, wanted) = match *operation {
+            Operation::Read { inode, .. } => (inode, Use::Reading),
+            Operation::Write { inode, .. } | Operation::Truncate { inode, .. } => {
+                (inode, Use::Writing(client))
+            }
+            Operation::Append { inode, .. } => (inode, Use::Appending),
+            _ => return true,
+        };
+        let agreed = *self.uses.entry(inode).or_insert(wanted);
+        agreed == wanted || (agreed == Use::Writing(client) && wanted == Use::Reading)
+    }
+
+    fn tag(&mut self) -> Tag {
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    fn place(&self, swarm: &Swarm, rng: &SimulationRng) -> Place {
+        let index = rng.below(self.directories.len() as u64) as usize;
+        let directory = self.directories.iter().nth(index).copied().unwrap_or(InodeNumber::ROOT);
+        Place { directory, label: Label(rng.below(u64::from(swarm.labels)) as u8) }
+    }
+
+    fn other(&self, rng: &SimulationRng, kind: Option<InodeType>) -> Option<InodeNumber> {
+        let fitting = self.others.iter().filter(|(_, found)| kind.is_none_or(|k| k == **found));
+        pick(rng, &fitting.map(|(inode, _)| *inode).collect::<Vec<_>>())
+    }
+
+    /// Any inode but a symlink.
+    fn any(&self, rng: &SimulationRng) -> InodeNumber {
+        let directory = self.place_directory(rng);
+        if rng.chance(600) {
+            return self.other(rng, Some(InodeType::File)).unwrap_or(directory);
+        }
+        directory
+    }
+
+    fn place_directory(&self, rng: &SimulationRng) -> InodeNumber {
+        let all: Vec<_> = self.directories.iter().copied().collect();
+        pick(rng, &all).unwrap_or(InodeNumber::ROOT)
+    }
+}
+
+fn pick<T: Copy>(rng: &SimulationRng, from: &[T]) -> Option<T> {
+    from.get(rng.below(from.len() as u64) as usize).copied()
+}
+
+/// An offset that is likely to hit a boundary: of the head, of a chunk, of a block.
+fn offset(swarm: &Swarm, rng: &SimulationRng) -> u64 {
+    let base = match rng.below(5) {
+        0 => 0,
+        1 => HEAD_SIZE,
+        2 => u64::from(swarm.chunk_size) * rng.below(4),
+        3 => 4096 * rng.below(64),
+        _ => return rng.below(300 << 10),
+    };
+    match rng.below(3) {
+        0 => base,
+        1 => base + rng.below(5000),
+        _ => base.saturating_sub(rng.below(5000)),
+    }
+}
+
+fn len(rng: &SimulationRng) -> u64 {
+    match rng.below(4) {
+        0 => 1 + rng.below(100),
+        1 => 4096 * (1 + rng.below(4)),
+        2 => 1 + rng.below(20_000),
+        _ => 1 + rng.below(DATA_LEN_MAX),
+    }
+}
