@@ -156,7 +156,8 @@ impl Sessions {
             table.running.insert(key).then_some(true)
         };
         let is_mine = self.finished.until(turn).await;
-        is_mine.then_some(Running { sessions: self, key })
+        // Not made before it is known to be ours: dropping one ends the turn of the slot.
+        is_mine.then(|| Running { sessions: self, key })
     }
 }
 
@@ -198,6 +199,7 @@ mod tests {
         let mut newest = Box::pin(sessions.run(session, 3));
         assert!(newest.as_mut().now_or_never().is_none());
         assert!(older.now_or_never().expect("overtaken").is_none());
+        assert!(newest.as_mut().now_or_never().is_none(), "the first still runs");
         drop(running);
         let running = newest.now_or_never().expect("its turn").expect("the last");
         assert!(sessions.run(session, 4).now_or_never().expect("another slot").is_some());
