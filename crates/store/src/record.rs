@@ -312,7 +312,7 @@ records! {
         slot: u16,
         /// The mutation's number within the slot.
         sequence: u64,
-        /// Status code and body, at most [`MAX_REPLY_LEN`] bytes.
+        /// Body of the successful reply, at most [`MAX_REPLY_LEN`] bytes.
         reply: Vec<u8>,
     }
     /// An operation is prepared here.
