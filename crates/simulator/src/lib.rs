@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod actor;
+mod audit;
 mod checker;
 mod cluster;
 mod content;

@@ -93,6 +93,12 @@ fn run_twice(seed: u64, arguments: &Arguments) -> (Report, Option<String>) {
     let options = RunOptions { mutation: arguments.mutation, is_calm: arguments.calm, check: true };
     let report = run(seed, options);
     let mut failure = report.failure.clone();
+    if arguments.mutation.is_some() && failure.is_some() {
+        // A seed that fails without the defect as well has not caught it.
+        failure = failure
+            .filter(|_| run(seed, RunOptions { mutation: None, ..options }).failure.is_none());
+        return (report, failure);
+    }
     if failure.is_none() {
         let again = run(seed, RunOptions { check: false, ..options });
         if again.trace != report.trace {

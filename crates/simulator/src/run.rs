@@ -19,6 +19,7 @@ use ringfs_rpc::ClusterKey;
 use ringfs_wire::{InodeNumber, InodeType};
 
 use crate::actor::{Actor, Shared};
+use crate::audit;
 use crate::checker::{Checker, Verdict};
 use crate::cluster::Cluster;
 use crate::durability::{self, Cut, Found};
@@ -35,6 +36,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const WALK_LIMIT: Duration = Duration::from_secs(120);
 /// What is left over of calls with unknown outcome and of dead sessions is gone after this.
 const REST_AFTER_TROUBLE: Duration = Duration::from_secs(40);
+/// What clients still did for files they had open before a power cut is done after this, so that
+/// they see no attributes that the cut has undone.
+const REST_AFTER_CUT: Duration = Duration::from_secs(3);
 /// Messages under way arrive within this.
 const REST: Duration = Duration::from_millis(50);
 /// Bytes of files that a walk reads: all, files here are smaller.
@@ -459,7 +463,11 @@ impl Run {
     fn make_peace(&mut self) {
         let simulation = &self.shared.simulation;
         simulation.set_faults(Faults::default());
-        let rest = if self.is_troubled { REST_AFTER_TROUBLE } else { REST };
+        let rest = match (self.is_troubled, self.cut.is_some()) {
+            (true, _) => REST_AFTER_TROUBLE,
+            (false, true) => REST_AFTER_CUT,
+            (false, false) => REST,
+        };
         simulation.run_until(|| false, rest);
         self.is_troubled = false;
     }
@@ -481,9 +489,9 @@ impl Run {
     /// Walks the tree after a power cut: it must be what such a cut may leave.
     fn take_stock_after_cut(&mut self) -> Result<(), String> {
         self.say("walk after the power cut");
-        let (_, at, struck) = self.cut.take().expect("the round had a cut");
         self.actors.iter().for_each(|actor| actor.drop_handles());
         self.make_peace();
+        let (_, at, struck) = self.cut.take().expect("the round had a cut");
         let under_way = std::mem::take(&mut self.events);
         let walk = self.walk()?;
         if let Some(checker) = &mut self.checker {
@@ -525,7 +533,30 @@ impl Run {
     /// Everyone leaves, everything is removed: nothing may remain.
     fn finish(&mut self) -> Result<(), String> {
         self.say("everyone leaves");
-        Ok(())
+        self.shared.simulation.set_faults(Faults::default());
+        for actor in &self.actors {
+            actor.drop_handles();
+            let client = actor.client.take();
+            if let Some(client) = client {
+                let platform = self.shared.simulation.platform(actor.node.get());
+                // One that cannot say good-bye is forgotten with its session.
+                platform.spawn(async move { drop(client.close().await) });
+            }
+        }
+        let simulation = &self.shared.simulation;
+        simulation.run_until(|| false, REST_AFTER_TROUBLE);
+        let auditor = simulation.platform(WALKER_NODE);
+        let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
+        let client = Client::new(&auditor, map, key, ClientOptions::default());
+        let verdict = Rc::new(RefCell::new(None));
+        let slot = verdict.clone();
+        auditor.clone().spawn(async move {
+            let result = audit::audit(&auditor, client).await;
+            *slot.borrow_mut() = Some(result);
+        });
+        simulation.run_until(|| verdict.borrow().is_some(), WALK_LIMIT);
+        let verdict = verdict.take();
+        verdict.unwrap_or(Err(String::from("no progress: removing everything does not end")))
     }
 }
 
