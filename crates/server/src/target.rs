@@ -193,6 +193,9 @@ impl Target {
         } else {
             self.query(call).await
         };
+        if tells_no_state(&call.request) {
+            return answer;
+        }
         let written = self.store.written(self.store.position()).await;
         written.map_err(|error| error.status()).and(answer)
     }
@@ -440,6 +443,20 @@ impl Service for Target {
             }
         })
     }
+}
+
+/// Whether the answer depends on nothing that the log has yet to write. These are answered even by
+/// a target that a device error has stopped: otherwise nobody could learn of it.
+fn tells_no_state(request: &AnyRequest) -> bool {
+    matches!(
+        request,
+        AnyRequest::StatusGet(_)
+            | AnyRequest::Echo(_)
+            | AnyRequest::MapGet(_)
+            | AnyRequest::Shutdown(_)
+            | AnyRequest::SessionRenew(_)
+            | AnyRequest::ChunkRead(_)
+    )
 }
 
 /// A successful answer without content.
