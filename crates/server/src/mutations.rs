@@ -12,4 +12,6 @@ pub struct Mutations {
     pub ack_rename_early: bool,
     /// Do not log the replies of mutations.
     pub forget_reply_slot: bool,
+    /// Let a write of an older content generation extend the file.
+    pub skip_generation_check: bool,
 }

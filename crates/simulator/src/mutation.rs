@@ -24,7 +24,10 @@ impl Mutation {
             Self::DropLogSync => options.store.mutations.skip_log_sync = true,
             Self::AckRenameEarly => options.mutations.ack_rename_early = true,
             Self::ForgetReplySlot => options.mutations.forget_reply_slot = true,
-            Self::SkipGenerationCheck => options.store.mutations.skip_generation_check = true,
+            Self::SkipGenerationCheck => {
+                options.store.mutations.skip_generation_check = true;
+                options.mutations.skip_generation_check = true;
+            }
             Self::ReuseInodeNumbers => options.store.mutations.reuse_inode_numbers = true,
         }
     }

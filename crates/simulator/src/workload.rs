@@ -299,9 +299,12 @@ impl Knowledge {
     fn agree(&mut self, operation: &Operation, client: usize) -> bool {
         let (inode, wanted) = match *operation {
             Operation::Read { inode, .. } => (inode, Use::Reading),
-            Operation::Write { inode, .. } | Operation::Truncate { inode, .. } => {
-                (inode, Use::Writing(client))
-            }
+            Operation::Write { inode, .. } => (inode, Use::Writing(client)),
+            // Beside a writer a truncation is definite: what it overtakes is written again.
+            Operation::Truncate { inode, .. } => match self.uses.get(&inode) {
+                Some(Use::Writing(_)) => return true,
+                _ => (inode, Use::Writing(client)),
+            },
             Operation::Append { inode, .. } => (inode, Use::Appending),
             _ => return true,
         };
