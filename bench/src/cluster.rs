@@ -9,7 +9,6 @@ use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
 use ringfs_platform::RuntimeOptions;
 use ringfs_rpc::ClusterKey;
 use ringfs_server::NodeOptions;
-use ringfs_store::StoreOptions;
 use ringfs_wire::{Attributes, ClusterId, FilePermissions, InodeNumber, Name, NodeId, TargetId};
 use serde::{Deserialize, Serialize};
 
@@ -92,8 +91,7 @@ impl NodeTask {
         let (map, key) = (cluster.map()?, cluster.key()?);
         let unusable = |_| BenchError::Unexpected(format!("address {}", cluster.address));
         let listen = cluster.address.parse().map_err(unusable)?;
-        let store = StoreOptions::new(map.cluster(), TargetId(1));
-        let options = NodeOptions { node: NODE, map, key, directory, listen, store };
+        let options = NodeOptions::new(NODE, map, key, directory, listen);
         let run = ringfs_platform::run(RuntimeOptions::default(), |platform| async move {
             let node = ringfs_server::start(&platform, options).await?;
             parent.ready(vec![node.address().to_string()])?;

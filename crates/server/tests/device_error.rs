@@ -28,7 +28,7 @@ fn address() -> Address {
 fn map() -> ClusterMap {
     let node = NodeEntry { id: NodeId(0), address: address().to_string() };
     let target = TargetEntry { id: TARGET, node: NodeId(0) };
-    let parts = MapParts::new(ClusterId(1), "test".into(), vec![node], vec![target]);
+    let parts = MapParts::new(ClusterId(1), "test", vec![node], vec![target]);
     ClusterMap::new(parts).unwrap()
 }
 
