@@ -185,7 +185,15 @@ fn check_state(
             .find(|index| is_durable(checker, cut, object, series[*index], &versions))
             .unwrap_or(0);
         let matches = |index: &usize| matches(object, versions[series[*index]].1, found);
-        let fitting: Vec<usize> = (durable..series.len()).filter(matches).collect();
+        let serial = |index: usize| series.get(index).and_then(|version| versions[*version].0);
+        // Of calls that overlapped only one order is at hand; the other may have been the true one.
+        let overlaps = |a: usize, b: usize| match (serial(a), serial(b)) {
+            (Some(a), Some(b)) => overlap(checker.event(a), checker.event(b)),
+            _ => false,
+        };
+        let allowed =
+            (0..series.len()).filter(|index| *index >= durable || overlaps(*index, durable));
+        let fitting: Vec<usize> = allowed.filter(matches).collect();
         let (Some(&first), Some(&last)) = (fitting.first(), fitting.last()) else {
             if series.is_empty() && matches!(object, Object::Attributes(_)) {
                 // Made by a call under way: its name is compared, or wild.
@@ -194,8 +202,10 @@ fn check_state(
             return Err(refuse(checker, object, &series, durable, &versions, found));
         };
         let traces = traces.entry(object.home(cut)).or_default();
-        traces.kept.extend(versions[series[first]].0);
-        traces.lost.extend(series.get(last + 1).and_then(|version| versions[*version].0));
+        let is_certain =
+            |index: usize| !(0..series.len()).any(|i| i != index && overlaps(i, index));
+        traces.kept.extend(serial(first).filter(|_| is_certain(first)));
+        traces.lost.extend(serial(last + 1).filter(|_| is_certain(last + 1)));
     }
     for Traces { kept, lost } in traces.values() {
         check_order(checker, kept, lost)?;
@@ -377,6 +387,11 @@ fn wild_objects(checker: &Checker, cut: &Cut<'_>) -> BTreeSet<Object> {
         wild.extend(event.operation.inode().map(Object::Attributes));
     }
     wild
+}
+
+/// Whether neither call ended before the other began.
+fn overlap(a: &Event, b: &Event) -> bool {
+    a.called < b.returned && b.called < a.returned
 }
 
 /// In one home a later call cannot survive an earlier one.

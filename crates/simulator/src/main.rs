@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ringfs_simulator::{Figures, Mutation, Report, RunOptions, run};
 
 /// Runs whole simulated clusters and checks everything their clients saw
@@ -88,6 +88,11 @@ fn main() -> ExitCode {
     totals.conclude(&arguments, begin.elapsed().as_secs_f64())
 }
 
+/// What a defect is called on the command line.
+fn name(mutation: Mutation) -> String {
+    mutation.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 /// Runs a seed with and without checking; both must take the same course.
 fn run_twice(seed: u64, arguments: &Arguments) -> (Report, Option<String>) {
     let options = RunOptions { mutation: arguments.mutation, is_calm: arguments.calm, check: true };
@@ -116,7 +121,7 @@ fn show(seed: u64, arguments: &Arguments, report: &Report, failure: Option<Strin
         && failure.is_some()
         && !arguments.verbose
     {
-        println!("seed {seed} fails with {mutation:?}");
+        println!("seed {seed} fails with {}, and passes without", name(mutation));
         return;
     }
     if failure.is_some() || arguments.verbose {
@@ -159,13 +164,13 @@ impl Totals {
             per_seed(figures.virtual_ms) / 1000.0,
             figures.undecided,
         );
-        match (arguments.mutation, self.failures.first()) {
+        match (arguments.mutation.map(name), self.failures.first()) {
             (Some(mutation), Some(seed)) => {
-                println!("mutation {mutation:?} caught by seed {seed} after {seeds} seeds");
+                println!("mutation {mutation} caught by seed {seed} after {seeds} seeds");
                 ExitCode::SUCCESS
             }
             (Some(mutation), None) => {
-                println!("mutation {mutation:?} NOT caught");
+                println!("mutation {mutation} NOT caught");
                 ExitCode::FAILURE
             }
             (None, Some(_)) => {

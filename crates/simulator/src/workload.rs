@@ -1,8 +1,8 @@
 //! What clients of a run do and what goes wrong, drawn from the seed.
 //!
 //! Each seed draws its own mix (swarm testing): which operations and faults exist and how often.
-//! Concurrent data operations on one file are kept to what has a definite result: one writer, or
-//! readers, or appenders.
+//! Concurrent data operations on one file are kept to what has a definite result: one writer
+//! beside those who cut or extend, or readers, or appenders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,12 +22,13 @@ const DATA_LEN_MAX: u64 = 100 << 10;
 /// Files a client has open at most.
 const OPEN_MAX: usize = 4;
 
-/// What one client may do with a file's data in the current round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Reading,
-    Writing(usize),
-    Appending,
+/// Who does what with a file's data in the current round.
+#[derive(Clone, Debug, Default)]
+struct Uses {
+    readers: BTreeSet<usize>,
+    writers: BTreeSet<usize>,
+    cutters: BTreeSet<usize>,
+    appenders: BTreeSet<usize>,
 }
 
 /// Kinds of operations, as the swarm weighs them.
@@ -113,7 +114,7 @@ pub(crate) struct Swarm {
 pub(crate) struct Knowledge {
     directories: BTreeSet<InodeNumber>,
     others: BTreeMap<InodeNumber, InodeType>,
-    uses: BTreeMap<InodeNumber, Use>,
+    uses: BTreeMap<InodeNumber, Uses>,
     next_tag: Tag,
 }
 
@@ -129,9 +130,14 @@ impl Swarm {
             2 => (3, 1),
             _ => (2, 2),
         };
-        let weights = CHOICES.map(|(choice, usual)| {
-            let factor = [0, 1, 3, 3, 3, 6][rng.below(6) as usize];
-            (choice, usual * factor)
+        // Some seeds do little but contend for the data of a few files.
+        let is_about_data = rng.chance(150);
+        let weights = CHOICES.map(|(choice, usual)| match choice {
+            Choice::Create | Choice::Open if is_about_data => (choice, 2 * usual),
+            Choice::Write | Choice::Truncate if is_about_data => (choice, 40),
+            Choice::Read | Choice::SyncFile if is_about_data => (choice, usual),
+            _ if is_about_data => (choice, 0),
+            _ => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
         });
         let faults = Faults {
             connection_loss_per_mille: sometimes(500, 20),
@@ -154,7 +160,7 @@ impl Swarm {
             client_kill: sometimes(300, 150),
             break_links: sometimes(300, 300),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
-            labels: 2 + rng.below(5) as u8,
+            labels: if is_about_data { 2 } else { 2 + rng.below(5) as u8 },
             weights: weights.to_vec(),
         }
     }
@@ -295,21 +301,35 @@ impl Knowledge {
         })
     }
 
-    /// Whether the operation has a definite result beside what others do in this round.
+    /// Whether the operation has a definite result beside what others do in this round; then it
+    /// is noted. A write is done again as a whole when a cut comes between, so these may meet.
     fn agree(&mut self, operation: &Operation, client: usize) -> bool {
-        let (inode, wanted) = match *operation {
-            Operation::Read { inode, .. } => (inode, Use::Reading),
-            Operation::Write { inode, .. } => (inode, Use::Writing(client)),
-            // Beside a writer a truncation is definite: what it overtakes is written again.
-            Operation::Truncate { inode, .. } => match self.uses.get(&inode) {
-                Some(Use::Writing(_)) => return true,
-                _ => (inode, Use::Writing(client)),
-            },
-            Operation::Append { inode, .. } => (inode, Use::Appending),
+        let Some(inode) = operation.inode() else { return true };
+        let uses = self.uses.entry(inode).or_default();
+        let alone = |others: &BTreeSet<usize>| others.iter().all(|other| *other == client);
+        let is_cut_or_written = !uses.writers.is_empty() || !uses.cutters.is_empty();
+        let (is_definite, mine) = match operation {
+            Operation::Read { .. } => {
+                (alone(&uses.writers) && alone(&uses.cutters), &mut uses.readers)
+            }
+            Operation::Write { .. } => {
+                (alone(&uses.writers) && alone(&uses.readers), &mut uses.writers)
+            }
+            Operation::Truncate { .. } => (alone(&uses.readers), &mut uses.cutters),
+            Operation::Append { .. } => {
+                let is_definite = uses.readers.is_empty() && !is_cut_or_written;
+                if is_definite {
+                    uses.appenders.insert(client);
+                }
+                return is_definite;
+            }
             _ => return true,
         };
-        let agreed = *self.uses.entry(inode).or_insert(wanted);
-        agreed == wanted || (agreed == Use::Writing(client) && wanted == Use::Reading)
+        let is_definite = is_definite && uses.appenders.is_empty();
+        if is_definite {
+            mine.insert(client);
+        }
+        is_definite
     }
 
     fn tag(&mut self) -> Tag {
@@ -350,6 +370,7 @@ fn pick<T: Copy>(rng: &SimulationRng, from: &[T]) -> Option<T> {
 /// An offset that is likely to hit a boundary: of the head, of a chunk, of a block.
 fn offset(swarm: &Swarm, rng: &SimulationRng) -> u64 {
     let base = match rng.below(5) {
+        0 if rng.chance(500) => return 0,
         0 => 0,
         1 => HEAD_SIZE,
         2 => u64::from(swarm.chunk_size) * rng.below(4),

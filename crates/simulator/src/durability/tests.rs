@@ -100,6 +100,22 @@ fn young_names_may_go_but_in_order() {
 }
 
 #[test]
+fn calls_that_overlap_may_have_come_in_either_order() {
+    let truncate = |client, size| {
+        let call =
+            event(9_100, Operation::Truncate { inode: FILE, size }, Outcome::Done(Reply::Nothing));
+        Event { client, ..call }
+    };
+    let last =
+        event(9_200, Operation::Truncate { inode: FILE, size: 1 }, Outcome::Done(Reply::Nothing));
+    let calls = [create(1_000, 0), truncate(1, 10), truncate(2, 20), last];
+    for size in [0, 10, 20, 1] {
+        assert_eq!(verdict(&calls, &found(&[0], &[(0, 0, size)])), Ok(()), "{size}");
+    }
+    assert!(verdict(&calls, &found(&[0], &[(0, 0, 15)])).is_err(), "it never had 15 bytes");
+}
+
+#[test]
 fn old_or_synced_names_stay() {
     let old = [create(1_000, 0), create(9_100, 1)];
     assert_eq!(verdict(&old, &found(&[0], &[])), Ok(()));
