@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::pin::pin;
 
 use clap::Args;
@@ -119,6 +120,19 @@ fn listen_for_signals() -> Result<MailboxReceiver<i32>, CliError> {
     Ok(receiver)
 }
 
+/// Makes the names that lead to a directory durable: what is synced in it must be found again
+/// after a power cut. Directories further up that this user cannot open are older than the cluster.
+fn keep_name(directory: &Path) -> std::io::Result<()> {
+    let mut above = directory.ancestors().skip(1);
+    above.next().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
+    for ancestor in above {
+        if File::open(ancestor).and_then(|opened| opened.sync_all()).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Says which process a node is, for as long as it runs.
 struct Mark {
     file: File,
@@ -130,6 +144,7 @@ impl Mark {
         let home = directory.node(node);
         std::fs::create_dir_all(&home)
             .map_err(|error| CliError::local("create the directory", &home, error))?;
+        keep_name(&home).map_err(|error| CliError::local("sync the directory of", &home, error))?;
         let failed = |error: std::io::Error| CliError::local("write", &path, error);
         let options =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
