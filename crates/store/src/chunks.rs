@@ -82,6 +82,8 @@ impl Chunks {
                 }
             }
         }
+        // A life that ended between making a directory and syncing its name leaves that to us.
+        disk.sync_directory(&root).await?;
         let capacity = NonZeroUsize::new(open_segments).unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             disk: disk.clone(),

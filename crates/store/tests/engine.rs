@@ -92,6 +92,32 @@ fn what_is_synced_survives_a_power_cut() {
 }
 
 #[test]
+fn a_directory_of_segments_made_just_before_a_kill_keeps_its_name() {
+    for seed in 0..8 {
+        let world = World::new(seed);
+        world.run(|platform| async move { drop(open(&platform).await) });
+        world.kill();
+        // What a life leaves that ends before it has synced the name of a new directory.
+        world.run(|platform| async move {
+            let shard = format!("{DIRECTORY}/segments/{:02x}", FILE.0 & 0xff);
+            platform.disk().mkdir(shard.as_ref(), 0o700).await.expect("made");
+        });
+        world.kill();
+        world.run(|platform| async move {
+            let store = open(&platform).await;
+            store.write_chunk(FILE, ONE, CHUNK, 0, Slice::from(&b"chunk"[..])).await.unwrap();
+            store.sync_inode(FILE).await.expect("synced");
+        });
+        world.power_cut();
+        let found = world.run(|platform| async move {
+            let store = open(&platform).await;
+            store.read_chunk(FILE, ONE, CHUNK, 0, 5).await.expect("read").to_vec()
+        });
+        assert_eq!(found, b"chunk", "seed {seed}");
+    }
+}
+
+#[test]
 fn a_kill_and_then_a_power_cut_keep_what_the_start_between_found() {
     let world = World::new(15);
     world.run(|platform| async move {
