@@ -125,11 +125,12 @@ impl Report {
             self.steps.iter().filter(|step| !step.2).map(|&(name, ..)| name).collect();
         let (tests_passed, tests_failed) = self.tests;
         eprintln!(
-            "{tests_passed} passed, {tests_failed} failed; {} of {} steps ok, {:.0} s",
+            "{} of {} steps ok, {:.0} s",
             self.steps.len() - failed.len(),
             self.steps.len(),
             elapsed.as_secs_f64(),
         );
+        println!("{tests_passed} passed, {tests_failed} failed");
         if failed.is_empty() { Ok(()) } else { Err(Failure::Steps(failed)) }
     }
 }
