@@ -9,14 +9,6 @@ use xxhash_rust::xxh64::{Xxh64, xxh64};
 /// Seed of every hash.
 pub const XXHASH_SEED: u64 = 0;
 
-/// The smallest name hash. With a collision index of 4 bits below it, the smallest readdir cookie
-/// is 16: the cookies of the start, `.` and `..` (0, 1 and 2) stay free.
-pub const NAME_HASH_MIN: u64 = 1;
-
-/// The largest name hash. It leaves the top bit of a cookie clear, since the kernel takes a
-/// directory position for a signed number and refuses to seek to a negative one.
-pub const NAME_HASH_MAX: u64 = (1 << 59) - 1;
-
 /// Hash that places chunk `index` of a file.
 pub fn chunk_hash(inode: InodeNumber, index: u64) -> u64 {
     let mut key = [0; 16];
@@ -34,12 +26,6 @@ pub fn directory_field(parent: InodeNumber, name: &[u8]) -> u32 {
     (hasher.digest() >> InodeNumber::SEQUENCE_BITS) as u32
 }
 
-/// Hash that orders names within a directory, from [`NAME_HASH_MIN`] to [`NAME_HASH_MAX`], so that
-/// it fits the 60 bits of a dentry key whose low 4 bits tell colliding names apart.
-pub fn name_hash(name: &[u8]) -> u64 {
-    (xxh64(name, XXHASH_SEED) >> NAME_HASH_MAX.leading_zeros()).max(NAME_HASH_MIN)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -53,22 +39,9 @@ mod tests {
         assert_eq!(chunk_hash(InodeNumber(0xabcd_ef00_0000_002a), 7), 0x4e83_4fe8_5251_8b11);
         assert_eq!(directory_field(InodeNumber::ROOT, b"home"), 0x04_b714);
         assert_eq!(directory_field(InodeNumber(0xabcd_ef00_0000_002a), b"a"), 0x4f_b5e1);
-        assert_eq!(name_hash(b"home"), 0x0378_337d_e63e_4520);
-        let long = b"a name longer than one stripe of the hash";
-        assert_eq!(name_hash(long), 0x0031_aba1_6308_3eb3);
     }
 
     proptest! {
-        #[test]
-        fn cookies_are_positive_and_spare_the_reserved(
-            name in proptest::collection::vec(any::<u8>(), 0..300),
-            collision in 0..16_u64,
-        ) {
-            let cookie = name_hash(&name) << 4 | collision;
-            prop_assert!(cookie > 2);
-            prop_assert!(i64::try_from(cookie).is_ok());
-        }
-
         #[test]
         fn fields_fit_an_inode_number(parent in any::<u64>(), name in "[^/\0]{1,255}") {
             let field = directory_field(InodeNumber(parent), name.as_bytes());

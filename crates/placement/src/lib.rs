@@ -16,6 +16,6 @@ mod ring;
 
 pub use arcs::{ARC_BITS_DEFAULT, ARC_BITS_MAX, ARC_BITS_MIN, ArcTable, arc_bits_for};
 pub use error::PlacementError;
-pub use keys::{NAME_HASH_MAX, NAME_HASH_MIN, XXHASH_SEED, chunk_hash, directory_field, name_hash};
+pub use keys::{XXHASH_SEED, chunk_hash, directory_field};
 pub use map::{ClusterMap, MAP_FORMAT, MapParts, NodeEntry, TARGETS_MAX, TargetEntry};
 pub use ring::{HashRing, VIRTUAL_NODES_PER_NODE};

@@ -11,21 +11,21 @@ use ringfs_wire::{
 };
 use xxhash_rust::xxh64::xxh64;
 
-use crate::record::{Dentry, Inode, PendingCut, Record};
+use crate::record::{COLLISION_BITS, Dentry, Inode, PendingCut, Record};
 use crate::state::State;
 use crate::store::Transaction;
 
 /// Most names one inode may have.
 pub const MAX_LINKS: u32 = 1 << 20;
 
-/// Names whose hashes agree in 60 bits, at most.
-const COLLISIONS: u64 = 16;
+/// Names whose hashes agree in 59 bits, at most.
+const COLLISIONS: u64 = 1 << COLLISION_BITS;
 
 /// First cookie of the entries that hash to `name`'s value: the top 59 bits of xxHash64 (seed 0)
 /// above a 4-bit collision index. The top bit stays clear because programs see cookies as signed
 /// offsets; values below 16 stay free for the start, `.` and `..`.
 pub fn first_cookie(name: &Name) -> u64 {
-    (xxh64(name.as_bytes(), 0) >> 5).max(1) << 4
+    (xxh64(name.as_bytes(), 0) >> (COLLISION_BITS + 1)).max(1) << COLLISION_BITS
 }
 
 /// The entry of a directory under a name.
@@ -268,4 +268,31 @@ fn take_name(tx: &mut Transaction, directory: InodeNumber, name: &Name, now: Tim
 fn touch(attributes: &mut Attributes, now: Timestamp) {
     attributes.modified = now;
     attributes.changed = now;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn golden_cookies() {
+        let hash = |name: &[u8]| first_cookie(&Name::new(name).unwrap()) >> COLLISION_BITS;
+        assert_eq!(hash(b"home"), 0x0378_337d_e63e_4520);
+        let long = b"a name longer than one stripe of the hash";
+        assert_eq!(hash(long), 0x0031_aba1_6308_3eb3);
+    }
+
+    proptest! {
+        #[test]
+        fn cookies_are_positive_and_spare_the_reserved(
+            name in "[^/\0]{1,60}".prop_filter("reserved", |name| name != "." && name != ".."),
+            collision in 0..COLLISIONS,
+        ) {
+            let cookie = first_cookie(&Name::new(name.as_bytes()).unwrap()) | collision;
+            prop_assert!(cookie > 2);
+            prop_assert!(i64::try_from(cookie).is_ok());
+        }
+    }
 }

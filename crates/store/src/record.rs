@@ -159,7 +159,7 @@ impl Wire for Inode {
 pub struct Dentry {
     /// The directory.
     pub directory: InodeNumber,
-    /// 60-bit hash of the name, then [`COLLISION_BITS`]; at least [`FIRST_COOKIE`].
+    /// 59-bit hash of the name, then [`COLLISION_BITS`]; at least [`FIRST_COOKIE`].
     pub cookie: u64,
     /// The name.
     pub name: Name,
