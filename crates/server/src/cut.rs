@@ -7,7 +7,6 @@
 //! under it can be cut by mistake. Cuts of removed inodes run in the background.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use ringfs_store::{HeadSlot, PendingCut, Record, namespace};
@@ -19,10 +18,7 @@ use ringfs_wire::{
 use crate::data::SIZE_MAX;
 use crate::locks::{Held, Holder, LockKey};
 use crate::metadata::apply;
-use crate::target::{Answer, Caller, Target, empty, reply};
-
-/// Pause before an owner that could not be reached is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 
 /// What a resize does to an inode.
 struct Resize<'a> {

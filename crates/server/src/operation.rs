@@ -23,12 +23,10 @@ use ringfs_wire::{
 };
 
 use crate::locks::{Holder, LockKey};
-use crate::target::{Answer, Caller, Target, empty, reply};
+use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 
 /// How long a participant waits for a decision before it asks.
 const DECISION_PATIENCE: Duration = Duration::from_secs(3);
-/// Pause between two attempts to reach a partner about an operation in progress.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Most steps one home may have in one operation.
 const STEPS_MAX: usize = 8;
 

@@ -13,7 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use ringfs_placement::ClusterMap;
 use ringfs_platform::{MailboxSender, Platform, Slice};
 use ringfs_rpc::{CallError, Incoming, Outgoing, Peer, Response, Service};
-use ringfs_store::{LogPosition, Record, Store, Transaction};
+use ringfs_store::{LogPosition, MAX_REPLY_LEN, Record, Store, Transaction};
 use ringfs_wire::{
     AnyRequest, CreateReply, Errno, FrameHeader, Hello, InodeNumber, NO_SLOT, OperationId, Request,
     SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
@@ -22,8 +22,8 @@ use ringfs_wire::{
 use crate::locks::Locks;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
 
-/// Longest reply that a slot keeps; replies of mutations are far below.
-const SLOT_REPLY_MAX: usize = 256;
+/// Pause between two attempts to reach another target about work that must come to an end.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a handler gives back: the encoded reply and its bulk.
 pub(crate) type Answer = Result<(Vec<u8>, Option<Slice>), Status>;
@@ -155,7 +155,7 @@ impl Target {
 
     /// The records of [`Target::record_reply`]: none for a session that has ended meanwhile.
     pub(crate) fn reply_records(&self, caller: Caller, body: &[u8]) -> Vec<Record> {
-        assert!(body.len() <= SLOT_REPLY_MAX, "a mutation's reply fits its slot");
+        assert!(body.len() <= MAX_REPLY_LEN, "a mutation's reply fits its slot");
         #[cfg(feature = "mutations")]
         if self.mutations.forget_reply_slot {
             return Vec::new();
