@@ -21,8 +21,12 @@ pub(crate) struct Admin {
 
 impl Admin {
     pub(crate) fn new(platform: &Platform, settings: &Settings, key: ClusterKey) -> Self {
-        let identity =
-            Identity { cluster: settings.map.cluster(), key, session: SessionId::default() };
+        let identity = Identity {
+            cluster: settings.map.cluster(),
+            key,
+            session: SessionId::default(),
+            holder: SessionId::default(),
+        };
         Self { platform: platform.clone(), settings: settings.clone(), identity }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use ringfs_wire::{
-    Attributes, AttributesGet, AttributesResult, DirectoryPage, InodeNumber, ReadDirectory,
+    Attributes, AttributesGet, AttributesResult, DirectoryPage, InodeNumber, Lease, ReadDirectory,
     TargetId,
 };
 
@@ -30,7 +30,7 @@ impl Client {
         let result = async {
             self.require(directory, Access::READ).await?;
             let deadline = self.deadline();
-            let request = ReadDirectory { directory, after, limit };
+            let request = ReadDirectory { directory, after, limit, lease: Lease::NONE };
             let mut page = self.ask_home(directory, &request, deadline).await?;
             self.fill_in(&mut page, deadline).await?;
             Ok::<_, ClientError>(page)
@@ -70,11 +70,11 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Vec<(InodeNumber, Attributes)>, ClientError> {
         let Some(first) = inodes.first() else { return Ok(Vec::new()) };
-        let request = AttributesGet { inodes: inodes.to_vec() };
+        let request = AttributesGet { inodes: inodes.to_vec(), lease: Lease::NONE, named: None };
         let results = self.ask_home(*first, &request, deadline).await?;
         let mut found = Vec::new();
         for result in results {
-            if let AttributesResult::Found(attributes) = result {
+            if let AttributesResult::Found(attributes, _) = result {
                 self.note(&attributes)?;
                 found.push((attributes.inode, *attributes));
             }

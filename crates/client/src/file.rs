@@ -225,7 +225,7 @@ impl FileState {
         loop {
             let generation = self.attributes().generation;
             // An end of zero never extends.
-            let request = Extend { inode, generation, end: 0, modified };
+            let request = Extend { inode, generation, end: 0, modified, overwrite: true };
             match self.call(&request, None, deadline).await {
                 Err(error) if error.is_stale() => {
                     if self.refresh(deadline).await?.modified >= modified {

@@ -7,9 +7,9 @@
 
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CHUNK_SIZE, CreateReply, Errno,
-    FilePermissions, Generation, InodeNumber, InodeType, Link, LookupReply, MAX_SYMLINK_LEN,
-    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, ReadLink, Rename, Status,
-    Sync, Timestamp,
+    FilePermissions, Generation, InodeNumber, InodeType, Lease, Link, LookupReply, MAX_SYMLINK_LEN,
+    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, ReadLink, Rename,
+    RenameMode, Status, Sync, Timestamp,
 };
 
 use crate::client::{Client, Deadline, check_attempts};
@@ -130,14 +130,14 @@ impl Client {
         result.await.map_err(|error| error.during("create link", entry(directory, name)))
     }
 
-    /// Moves a name; what `to_name` named before is replaced, unless `no_replace`.
+    /// Moves a name; what `to_name` named before is replaced, as `mode` says.
     pub async fn rename(
         &self,
         from_directory: InodeNumber,
         from_name: &Name,
         to_directory: InodeNumber,
         to_name: &Name,
-        no_replace: bool,
+        mode: RenameMode,
     ) -> Result<(), ClientError> {
         let result = async {
             self.require_removal(from_directory, from_name).await?;
@@ -151,7 +151,7 @@ impl Client {
                 from_name: from_name.clone(),
                 to_directory,
                 to_name: to_name.clone(),
-                no_replace,
+                mode,
             };
             self.ask_home(to_directory, &request, self.deadline()).await
         };
@@ -205,7 +205,8 @@ impl Client {
         deadline: Deadline,
     ) -> Result<LookupReply, ClientError> {
         let name = Some(name.clone());
-        let request = MetadataLookup { directory, name, open: false, head: false };
+        let request =
+            MetadataLookup { directory, name, open: false, head: false, lease: Lease::NONE };
         let reply = self.ask_home(directory, &request, deadline).await?;
         if let Some(attributes) = &reply.attributes {
             self.note(attributes)?;
@@ -242,10 +243,10 @@ impl Client {
         inode: InodeNumber,
         deadline: Deadline,
     ) -> Result<Attributes, ClientError> {
-        let request = AttributesGet { inodes: vec![inode] };
+        let request = AttributesGet { inodes: vec![inode], lease: Lease::NONE, named: None };
         let mut results = self.ask_home(inode, &request, deadline).await?;
         match (results.pop(), results.is_empty()) {
-            (Some(AttributesResult::Found(attributes)), true) => {
+            (Some(AttributesResult::Found(attributes, _)), true) => {
                 self.note(&attributes)?;
                 Ok(*attributes)
             }
@@ -273,10 +274,12 @@ impl Client {
             name: name.clone(),
             kind: creation.kind,
             permissions,
+            umask: 0,
             device: creation.device,
             symlink: creation.symlink.to_vec(),
             exclusive: true,
             open: false,
+            lease: Lease::NONE,
         };
         let reply = self.ask_home(directory, &request, deadline).await?;
         match &reply.attributes {

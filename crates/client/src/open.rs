@@ -7,8 +7,8 @@
 use std::rc::Rc;
 
 use ringfs_wire::{
-    Attributes, Errno, FilePermissions, InodeNumber, InodeType, MetadataCreate, MetadataLookup,
-    Name, Status,
+    Attributes, Errno, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate,
+    MetadataLookup, Name, Status,
 };
 
 use crate::client::{Client, Deadline};
@@ -221,8 +221,13 @@ impl Client {
         loop {
             let session = self.current_session();
             let opening = session.references.begin_opening();
-            let request =
-                MetadataLookup { directory, name: Some(name.clone()), open: true, head: false };
+            let request = MetadataLookup {
+                directory,
+                name: Some(name.clone()),
+                open: true,
+                head: false,
+                lease: Lease::NONE,
+            };
             let found = self.call_home(&session, directory, &request, None, deadline).await;
             let reply = match found {
                 // Nothing is open under the session that expired: the next one serves.
@@ -277,10 +282,12 @@ impl Client {
                 name: name.clone(),
                 kind: InodeType::File,
                 permissions,
+                umask: 0,
                 device: 0,
                 symlink: Vec::new(),
                 exclusive,
                 open: true,
+                lease: Lease::NONE,
             };
             let response = self.call_home(&session, directory, &request, None, deadline).await;
             let reply = response?.reply;
@@ -346,7 +353,13 @@ impl Client {
         inode: InodeNumber,
         deadline: Deadline,
     ) -> Result<Attributes, ClientError> {
-        let request = MetadataLookup { directory: inode, name: None, open: true, head: false };
+        let request = MetadataLookup {
+            directory: inode,
+            name: None,
+            open: true,
+            head: false,
+            lease: Lease::NONE,
+        };
         let response = self.call_home(session, inode, &request, None, deadline).await?;
         let home = session.home(inode);
         session.mark_state(home);

@@ -53,7 +53,12 @@ impl Session {
         let cluster = map.borrow().cluster();
         let session = Rc::new(Session {
             platform: platform.clone(),
-            identity: Identity { cluster, key: key.clone(), session: id },
+            identity: Identity {
+                cluster,
+                key: key.clone(),
+                session: id,
+                holder: SessionId::default(),
+            },
             map: map.clone(),
             epoch: epoch.clone(),
             options,

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use ringfs_wire::{Attributes, DirectoryItem, Errno, InodeNumber, InodeType, Name, ReadDirectory};
+use ringfs_wire::{
+    Attributes, DirectoryItem, Errno, InodeNumber, InodeType, Lease, Name, ReadDirectory,
+};
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -122,7 +124,7 @@ impl Client {
     ) -> Result<Vec<(Name, InodeNumber)>, ClientError> {
         let mut after = 0;
         loop {
-            let request = ReadDirectory { directory, after, limit: PAGE_LEN };
+            let request = ReadDirectory { directory, after, limit: PAGE_LEN, lease: Lease::NONE };
             let page = match self.ask_home(directory, &request, self.deadline()).await {
                 Err(error) if error.errno() == Errno::ENOENT => return Ok(Vec::new()),
                 result => result?,

@@ -233,7 +233,7 @@ async fn extend(
     let end = if written_under == generation { written.max(end) } else { end };
     let number = extension.begun.get() + 1;
     extension.begun.set(number);
-    let request = Extend { inode: file.inode(), generation, end, modified };
+    let request = Extend { inode: file.inode(), generation, end, modified, overwrite: false };
     let response = file.call(&request, None, deadline).await?;
     file.accept(&response.reply)?;
     extension.told.set((number, generation, end));

@@ -162,7 +162,7 @@ pub(crate) async fn introduce(
     fresh: bool,
 ) -> Result<(), Unwelcome> {
     let nonce = random_nonce(platform);
-    let hello = Hello { target, session: identity.session, fresh, nonce };
+    let hello = Hello { target, session: identity.session, holder: identity.holder, fresh, nonce };
     let header = greeting(identity.cluster, identity.session, target);
     sender.send(vec![frame(&header, &hello.to_bytes())]).await?;
 

@@ -31,6 +31,8 @@ pub struct Identity {
     pub key: ClusterKey,
     /// Its session; zero for a server.
     pub session: SessionId,
+    /// The session that holds the leases of the process; zero where nothing is cached.
+    pub holder: SessionId,
 }
 
 impl ClusterKey {
@@ -92,6 +94,7 @@ impl ClusterKey {
         if role == Role::Client {
             mac.update(&hello.target.to_bytes());
             mac.update(&hello.session.to_bytes());
+            mac.update(&hello.holder.to_bytes());
         }
         mac
     }
@@ -133,8 +136,13 @@ mod tests {
     #[test]
     fn a_proof_holds_for_one_role_key_and_nonce() {
         let key = ClusterKey([1; KEY_LEN]);
-        let hello =
-            Hello { target: TargetId(3), session: SessionId(4), fresh: true, nonce: [5; 4] };
+        let hello = Hello {
+            target: TargetId(3),
+            session: SessionId(4),
+            holder: SessionId(0),
+            fresh: true,
+            nonce: [5; 4],
+        };
         let nonce = [6; 4];
         let (server, client) = (key.server_proof(&hello, &nonce), key.client_proof(&hello, &nonce));
         assert!(key.is_server(&hello, &nonce, &server) && key.is_client(&hello, &nonce, &client));

@@ -22,7 +22,7 @@ const HANDOFFS_MAX: usize = 16;
 
 fn identity(key: &str) -> Identity {
     let key = ClusterKey::from_hex(&key.repeat(32)).unwrap();
-    Identity { cluster: ClusterId(1), key, session: SessionId(5) }
+    Identity { cluster: ClusterId(1), key, session: SessionId(5), holder: SessionId(0) }
 }
 
 /// Sends back what it was sent, and answers reads with the low byte of their offset.

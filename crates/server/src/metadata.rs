@@ -3,7 +3,7 @@
 use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace};
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
-    DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Link, LookupReply,
+    DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link, LookupReply,
     MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply,
     ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
 };
@@ -47,13 +47,13 @@ impl Target {
             }
         };
         let Some(found) = found else {
-            return reply(&LookupReply { inode, kind, attributes: None });
+            return reply(&LookupReply { inode, kind, attributes: None, lease: Lease::NONE });
         };
         if request.open {
             self.sessions.reference(session, inode);
         }
         let attributes = Some(found.attributes.clone());
-        let answer = LookupReply { inode, kind, attributes };
+        let answer = LookupReply { inode, kind, attributes, lease: Lease::NONE };
         let bulk = if request.head && kind == InodeType::File {
             Some(self.head_bytes(&found, 0, u64::MAX).await?)
         } else {
@@ -104,7 +104,7 @@ impl Target {
         let mut results = Vec::with_capacity(request.inodes.len());
         for inode in &request.inodes {
             results.push(match self.settled_inode(*inode).await {
-                Ok(found) => AttributesResult::Found(Box::new(found.attributes)),
+                Ok(found) => AttributesResult::Found(Box::new(found.attributes), Lease::NONE),
                 Err(Status::Busy) => return Err(Status::Busy),
                 Err(status) => AttributesResult::Failed(status),
             });
@@ -134,6 +134,7 @@ impl Target {
                 inode: entry.inode,
                 kind: entry.kind,
                 attributes: here.map(|inode| inode.attributes.clone()),
+                lease: Lease::NONE,
             });
         }
         let end = entries.next().is_none();
@@ -182,6 +183,7 @@ impl Target {
             kind: request.kind,
             created: true,
             attributes: Some(inode.attributes.clone()),
+            lease: Lease::NONE,
         }
         .to_bytes();
         let mut tx = self.store.transaction();
@@ -220,8 +222,13 @@ impl Target {
             self.sessions.reference(caller.session, entry.inode);
         }
         let attributes = found.map(|found| found.attributes);
-        let answer =
-            CreateReply { inode: entry.inode, kind: entry.kind, created: false, attributes };
+        let answer = CreateReply {
+            inode: entry.inode,
+            kind: entry.kind,
+            created: false,
+            attributes,
+            lease: Lease::NONE,
+        };
         Ok(Some(answer.to_bytes()))
     }
 
@@ -251,7 +258,8 @@ impl Target {
         };
         let answer = |inode| {
             let kind = InodeType::Directory;
-            CreateReply { inode, kind, created: true, attributes: None }.to_bytes()
+            CreateReply { inode, kind, created: true, attributes: None, lease: Lease::NONE }
+                .to_bytes()
         };
         if home == self.id {
             let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;

@@ -163,6 +163,7 @@ fn identity(options: &NodeOptions) -> Identity {
         cluster: options.map.cluster(),
         key: options.key.clone(),
         session: SessionId::default(),
+        holder: SessionId::default(),
     }
 }
 

@@ -6,8 +6,8 @@
 
 use ringfs_store::{Dentry, namespace};
 use ringfs_wire::{
-    AttributesGet, AttributesResult, Errno, InodeNumber, InodeType, PeekName, PeekReply, Rename,
-    Status, Step,
+    AttributesGet, AttributesResult, Errno, InodeNumber, InodeType, Lease, PeekName, PeekReply,
+    Rename, RenameMode, Status, Step,
 };
 
 use crate::locks::LockKey;
@@ -29,7 +29,7 @@ impl Target {
             namespace::find(&state, request.to_directory, &request.to_name)
         };
         if let Some(replaced) = &replaced {
-            if request.no_replace {
+            if request.mode == RenameMode::NoReplace {
                 return Err(Errno::EEXIST.into());
             }
             if replaced.inode == from.inode {
@@ -132,10 +132,10 @@ impl Target {
         if self.is_home(directory) {
             return Ok(self.settled_inode(directory).await?.attributes.parent);
         }
-        let request = AttributesGet { inodes: vec![directory] };
+        let request = AttributesGet { inodes: vec![directory], lease: Lease::NONE, named: None };
         let answer = self.call(self.map.home(directory), &request, None).await?.reply;
         match answer.into_iter().next() {
-            Some(AttributesResult::Found(attributes)) => Ok(attributes.parent),
+            Some(AttributesResult::Found(attributes, _)) => Ok(attributes.parent),
             Some(AttributesResult::Failed(status)) => Err(status),
             None => Err(Status::Malformed),
         }
@@ -147,7 +147,7 @@ impl Target {
 fn changed(request: &Rename, status: Status) -> Status {
     match status {
         Status::Failed(Errno::ENOENT) => Status::Busy,
-        Status::Failed(Errno::EEXIST) if !request.no_replace => Status::Busy,
+        Status::Failed(Errno::EEXIST) if request.mode != RenameMode::NoReplace => Status::Busy,
         other => other,
     }
 }

@@ -13,8 +13,8 @@ use ringfs_platform::{
 use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
 use ringfs_server::NodeOptions;
 use ringfs_wire::{
-    ClusterId, FilePermissions, InodeNumber, InodeType, MetadataCreate, Name, NodeId, SessionId,
-    Status, StatusGet, Sync, TargetId,
+    ClusterId, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate, Name, NodeId,
+    SessionId, Status, StatusGet, Sync, TargetId,
 };
 
 const SERVER: SimulatedNode = SimulatedNode(0);
@@ -42,15 +42,18 @@ fn create(name: &str) -> MetadataCreate {
         name: Name::new(name.as_bytes()).unwrap(),
         kind: InodeType::File,
         permissions: FilePermissions { mode: 0o644, uid: 0, gid: 0 },
+        umask: 0,
         device: 0,
         symlink: Vec::new(),
         exclusive: true,
         open: false,
+        lease: Lease::NONE,
     }
 }
 
 fn peer(platform: &Platform) -> Peer {
-    let identity = Identity { cluster: ClusterId(1), key: key(), session: SessionId(9) };
+    let identity =
+        Identity { cluster: ClusterId(1), key: key(), session: SessionId(9), holder: SessionId(0) };
     let epoch = Rc::new(Cell::new(map().epoch()));
     let no_references = Rc::new(|_| Vec::new());
     let options = PeerOptions::default();

@@ -9,7 +9,8 @@ use ringfs_client::{Client, ClientError, OpenFile};
 use ringfs_platform::sim::{SimulatedNode, Simulation, SimulationRng};
 use ringfs_platform::{Buffer, Slice};
 use ringfs_wire::{
-    AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, InodeType, Timestamp,
+    AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, InodeType, RenameMode,
+    Timestamp,
 };
 
 use crate::content;
@@ -207,7 +208,8 @@ impl Actor {
             }
             Operation::Rename { from, to, no_replace } => {
                 let (old, new) = (from.label.name(), to.label.name());
-                client.rename(from.directory, &old, to.directory, &new, no_replace).await?;
+                let mode = if no_replace { RenameMode::NoReplace } else { RenameMode::Replace };
+                client.rename(from.directory, &old, to.directory, &new, mode).await?;
                 Reply::Nothing
             }
             Operation::ReadDirectory { directory } => list(&client, directory).await?,

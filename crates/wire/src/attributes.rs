@@ -147,5 +147,8 @@ pub struct AttributeChanges {
     pub accessed: Option<Timestamp>,
     /// New modification time.
     pub modified: Option<Timestamp>,
+    /// Drop what lets a program run with its owner's rights, as a write by somebody else must:
+    /// setuid, setgid of a group-executable file, and file capabilities.
+    pub kill_privileges: bool,
 }
-wire_struct!(AttributeChanges { mode, uid, gid, size, accessed, modified });
+wire_struct!(AttributeChanges { mode, uid, gid, size, accessed, modified, kill_privileges });

@@ -10,6 +10,7 @@ mod attributes;
 mod codec;
 mod header;
 mod ids;
+mod lease;
 mod messages;
 mod name;
 mod status;
@@ -25,6 +26,7 @@ pub use ids::{
     CHUNK_SIZE, ClusterId, Epoch, Generation, HEAD_SIZE, InodeNumber, NodeId, OperationId,
     SLOTS_PER_SESSION, SessionId, TargetId,
 };
+pub use lease::Lease;
 pub use messages::*;
 pub use name::{MAX_NAME_LEN, MAX_SYMLINK_LEN, Name};
 pub use status::{Errno, Status};

@@ -6,6 +6,7 @@
 use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
 use crate::codec::{DecodeError, Reader, Wire, wire_struct};
 use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
+use crate::lease::Lease;
 use crate::name::Name;
 use crate::status::Status;
 use crate::steps::{Step, StepResult};
@@ -80,6 +81,9 @@ requests! {
         open: bool,
         /// Send the head of a regular file as bulk, if the inode lives here too.
         head: bool,
+        /// What the session's holder wants to cache of the inode found; with a name and
+        /// [`Lease::CONTENT`], of the directory if the name is missing.
+        lease: Lease,
     } -> LookupReply;
 
     /// Create an inode and its name. Directories may span two homes. *Mutation.*
@@ -90,8 +94,11 @@ requests! {
         name: Name,
         /// What to create.
         kind: InodeType,
-        /// Mode (already masked by the umask) and owner.
+        /// Mode and owner.
         permissions: FilePermissions,
+        /// Mode bits to clear, unless the directory has a default ACL; zero where the caller has
+        /// done so.
+        umask: u32,
         /// Device number of a device node, else 0.
         device: u64,
         /// Target of a symlink, else empty.
@@ -100,6 +107,8 @@ requests! {
         exclusive: bool,
         /// Take a reference on the result for the session.
         open: bool,
+        /// What the session's holder wants to cache of the result.
+        lease: Lease,
     } -> CreateReply;
 
     /// Remove a name and, when it was the last, the inode. *Mutation.*
@@ -124,6 +133,11 @@ requests! {
     0x14 query AttributesGet {
         /// The inodes, at most 1,024.
         inodes: Vec<InodeNumber>,
+        /// What the session's holder wants to cache of each.
+        lease: Lease,
+        /// The parent and name under which a directory, the only inode asked for, was found; with
+        /// [`Lease::NAMES`], which is granted only if that is where it is.
+        named: Option<DirectoryPlace>,
     } -> Vec<AttributesResult>;
 
     /// Give a name to an existing inode. *Mutation.*
@@ -148,8 +162,8 @@ requests! {
         to_directory: InodeNumber,
         /// The new name.
         to_name: Name,
-        /// Fail with `EEXIST` if the new name exists.
-        no_replace: bool,
+        /// What happens to an inode that has the new name.
+        mode: RenameMode,
     } -> ();
 
     /// A page of a directory.
@@ -160,6 +174,8 @@ requests! {
         after: u64,
         /// Most entries wanted.
         limit: u32,
+        /// What the session's holder wants to cache of each inode that lives here.
+        lease: Lease,
     } -> DirectoryPage;
 
     /// The target of a symlink.
@@ -205,8 +221,10 @@ requests! {
         generation: Generation,
         /// Highest contiguous end written.
         end: u64,
-        /// When the write happened, by the caller's wall clock; an overwrite only moves times.
+        /// When the write happened, by the caller's wall clock.
         modified: Timestamp,
+        /// The write lay within the size: only times move. Stale if `end` is beyond the size.
+        overwrite: bool,
     } -> Attributes;
 
     /// A write beyond the size failed half-way: cut what it may have left. *Mutation.*
@@ -325,6 +343,42 @@ requests! {
     } -> PeekReply;
 }
 
+/// Where a directory is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryPlace {
+    /// Its parent.
+    pub parent: InodeNumber,
+    /// Its name there.
+    pub name: Name,
+}
+wire_struct!(DirectoryPlace { parent, name });
+
+/// What a [`Rename`] does when the new name exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RenameMode {
+    /// The inode there loses the name.
+    Replace = 0,
+    /// Fail with `EEXIST`.
+    NoReplace = 1,
+    /// The two names change places; fail with `ENOENT` if there is none.
+    Exchange = 2,
+}
+
+impl Wire for RenameMode {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(*self as u8);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match u8::get(reader)? {
+            0 => Ok(Self::Replace),
+            1 => Ok(Self::NoReplace),
+            2 => Ok(Self::Exchange),
+            _ => Err(DecodeError::Invalid("rename mode")),
+        }
+    }
+}
+
 /// Body of a reply to [`MetadataLookup`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupReply {
@@ -334,8 +388,10 @@ pub struct LookupReply {
     pub kind: InodeType,
     /// Its attributes, when it lives at the answering home; else ask its own home.
     pub attributes: Option<Attributes>,
+    /// What the holder may cache of it.
+    pub lease: Lease,
 }
-wire_struct!(LookupReply { inode, kind, attributes });
+wire_struct!(LookupReply { inode, kind, attributes, lease });
 
 /// Body of a reply to [`MetadataCreate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -348,8 +404,10 @@ pub struct CreateReply {
     pub created: bool,
     /// Its attributes, when it lives at the answering home.
     pub attributes: Option<Attributes>,
+    /// What the holder may cache of it; none when the reply is repeated.
+    pub lease: Lease,
 }
-wire_struct!(CreateReply { inode, kind, created, attributes });
+wire_struct!(CreateReply { inode, kind, created, attributes, lease });
 
 /// Body of a reply to [`PeekName`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -374,8 +432,8 @@ wire_struct!(AppendReply { offset, attributes });
 /// One answer of [`AttributesGet`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttributesResult {
-    /// The attributes.
-    Found(Box<Attributes>),
+    /// The attributes, and what the holder may cache of the inode.
+    Found(Box<Attributes>, Lease),
     /// Why there are none.
     Failed(Status),
 }
@@ -383,9 +441,10 @@ pub enum AttributesResult {
 impl Wire for AttributesResult {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Found(attributes) => {
+            Self::Found(attributes, lease) => {
                 out.push(1);
                 attributes.put(out);
+                lease.put(out);
             }
             Self::Failed(status) => {
                 out.push(0);
@@ -395,7 +454,7 @@ impl Wire for AttributesResult {
     }
     fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match u8::get(reader)? {
-            1 => Ok(Self::Found(Box::new(Attributes::get(reader)?))),
+            1 => Ok(Self::Found(Box::new(Attributes::get(reader)?), Lease::get(reader)?)),
             0 => Ok(Self::Failed(Status::get(reader)?)),
             _ => Err(DecodeError::Invalid("attributes result")),
         }
@@ -415,8 +474,10 @@ pub struct DirectoryItem {
     pub kind: InodeType,
     /// Its attributes, when it lives at the directory's home.
     pub attributes: Option<Attributes>,
+    /// What the holder may cache of it.
+    pub lease: Lease,
 }
-wire_struct!(DirectoryItem { cookie, name, inode, kind, attributes });
+wire_struct!(DirectoryItem { cookie, name, inode, kind, attributes, lease });
 
 /// Body of a reply to [`ReadDirectory`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -529,6 +590,9 @@ pub struct Hello {
     pub target: TargetId,
     /// The client's session, zero for a server.
     pub session: SessionId,
+    /// The session that holds the leases of the client process: its own, another one of the same
+    /// process, or zero for a client that caches nothing.
+    pub holder: SessionId,
     /// Whether the client has never changed anything at this target: an unknown session is then
     /// opened, otherwise it is refused as expired.
     pub fresh: bool,
@@ -563,7 +627,7 @@ impl Wire for [u64; 4] {
     }
 }
 
-wire_struct!(Hello { target, session, fresh, nonce });
+wire_struct!(Hello { target, session, holder, fresh, nonce });
 wire_struct!(Challenge { nonce, proof });
 wire_struct!(Proof { proof });
 

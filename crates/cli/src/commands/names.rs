@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use clap::Args;
 use ringfs_client::Client;
-use ringfs_wire::{Errno, InodeNumber, InodeType, Name};
+use ringfs_wire::{Errno, InodeNumber, InodeType, Name, RenameMode};
 
 use crate::commands::ClusterChoice;
 use crate::environment::Environment;
@@ -114,16 +114,19 @@ impl MvArguments {
                         (to.inode, name)
                     }
                 };
-                client
-                    .rename(from.inode, &from_name, to, &to_name, self.no_clobber)
-                    .await
-                    .map_err(|error| {
+                let mode = match self.no_clobber {
+                    true => RenameMode::NoReplace,
+                    false => RenameMode::Replace,
+                };
+                client.rename(from.inode, &from_name, to, &to_name, mode).await.map_err(
+                    |error| {
                         let errno = error.errno();
                         CliError::failed(format!(
                             "cannot move {source} to {}: {errno}",
                             self.destination
                         ))
-                    })?;
+                    },
+                )?;
             }
             Ok(())
         })

@@ -484,6 +484,7 @@ impl Put<'_> {
             size: None,
             accessed: Some(time(metadata.atime(), metadata.atime_nsec())),
             modified: Some(time(metadata.mtime(), metadata.mtime_nsec())),
+            ..AttributeChanges::default()
         }
     }
 }

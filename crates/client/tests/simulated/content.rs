@@ -15,6 +15,7 @@ const EXTEND: Extend = Extend {
     generation: Generation(0),
     end: 0,
     modified: Timestamp { seconds: 0, nanos: 0 },
+    overwrite: false,
 };
 const DISCARD: DiscardTail = DiscardTail { inode: InodeNumber(0) };
 const RESERVE: Reserve = Reserve { inode: InodeNumber(0), reach: 0 };

@@ -236,7 +236,7 @@ impl Fake {
             }
             AnyRequest::AttributesGet(r) => {
                 let find = |inode: &InodeNumber| match self.get(*inode) {
-                    Ok(attributes) => AttributesResult::Found(Box::new(attributes)),
+                    Ok(attributes) => AttributesResult::Found(Box::new(attributes), Lease::NONE),
                     Err(status) => AttributesResult::Failed(status),
                 };
                 Ok((r.inodes.iter().map(find).collect::<Vec<_>>().to_bytes(), None))
@@ -315,7 +315,7 @@ impl Fake {
         if request.open && attributes.is_some() {
             self.references.borrow_mut().insert(inode);
         }
-        Ok((LookupReply { inode, kind, attributes }.to_bytes(), None))
+        Ok((LookupReply { inode, kind, attributes, lease: Lease::NONE }.to_bytes(), None))
     }
 
     fn create(&self, target: TargetId, request: &MetadataCreate) -> Answer {
@@ -326,7 +326,11 @@ impl Fake {
             }
             self.references.borrow_mut().insert(inode);
             let attributes = self.near(target, inode);
-            return Ok((CreateReply { inode, kind, created: false, attributes }.to_bytes(), None));
+            return Ok((
+                CreateReply { inode, kind, created: false, attributes, lease: Lease::NONE }
+                    .to_bytes(),
+                None,
+            ));
         }
         let field = match request.kind {
             InodeType::Directory => directory_field(request.directory, request.name.as_bytes()),
@@ -344,7 +348,10 @@ impl Fake {
             self.references.borrow_mut().insert(inode);
         }
         let attributes = self.near(target, inode);
-        Ok((CreateReply { inode, kind, created: true, attributes }.to_bytes(), None))
+        Ok((
+            CreateReply { inode, kind, created: true, attributes, lease: Lease::NONE }.to_bytes(),
+            None,
+        ))
     }
 
     fn page(&self, target: TargetId, request: &ReadDirectory) -> Answer {
@@ -423,8 +430,12 @@ fn serve(platform: &Platform, fake: &Rc<Fake>) {
             let (platform, fake) = (platform.clone(), fake.clone());
             let connections = connections.clone();
             platform.clone().spawn(async move {
-                let identity =
-                    Identity { cluster: ClusterId(1), key: key(), session: SessionId(0) };
+                let identity = Identity {
+                    cluster: ClusterId(1),
+                    key: key(),
+                    session: SessionId(0),
+                    holder: SessionId(0),
+                };
                 let greeted = greet(&platform, link, &identity, &TARGETS).await.unwrap();
                 let id = greeted.target;
                 let service = Rc::new(Target { platform: platform.clone(), id, fake });

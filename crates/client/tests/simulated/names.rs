@@ -57,7 +57,7 @@ fn pages_carry_the_attributes_of_far_inodes() {
             client.mkdir(root, &name(&format!("d{index}")), DIRECTORY).await.unwrap();
             client.create(root, &name(&format!("f{index}")), OWNER, true).await.unwrap();
         }
-        let get = AttributesGet { inodes: Vec::new() };
+        let get = AttributesGet { inodes: Vec::new(), lease: Lease::NONE, named: None };
         let asked = fake.count(&get);
         let page = client.read_directory(root, 0, 1_000).await.unwrap();
         assert_eq!((page.items.len(), page.end), (80, true));

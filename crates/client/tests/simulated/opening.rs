@@ -112,7 +112,7 @@ fn an_expired_session_makes_handles_stale_and_the_client_goes_on() {
         file.write(0, vec![1; 4]).await.unwrap();
         file.close().await.unwrap();
         // With nothing open a look-up needs no help.
-        let get = AttributesGet { inodes: Vec::new() };
+        let get = AttributesGet { inodes: Vec::new(), lease: Lease::NONE, named: None };
         fake.fail(&get, &[Status::SessionExpired]);
         client.attributes(ROOT).await.unwrap();
     });

@@ -83,7 +83,8 @@ fn send_raw<const N: usize>(bytes: [u8; N], logged: &str) {
 }
 
 fn hello_frame() -> Vec<u8> {
-    let hello = Hello { target: TARGET, session: SESSION, fresh: true, nonce: [1; 4] };
+    let hello =
+        Hello { target: TARGET, session: SESSION, holder: SESSION, fresh: true, nonce: [1; 4] };
     header(HELLO_OPCODE).frame(&hello.to_bytes(), 0)
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn address() -> Address {
 
 pub(crate) fn identity() -> Identity {
     let key = ClusterKey::from_hex(&"5a".repeat(32)).unwrap();
-    Identity { cluster: ClusterId(1), key, session: SESSION }
+    Identity { cluster: ClusterId(1), key, session: SESSION, holder: SESSION }
 }
 
 /// One remembered request of a slot.

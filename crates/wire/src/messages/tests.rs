@@ -28,6 +28,7 @@ fn a_frame_survives_the_wire() {
         name: Some(Name::new(b"x").unwrap()),
         open: false,
         head: true,
+        lease: Lease::ALL,
     };
     let bytes = header().frame(&body.to_bytes(), 4096);
     let (parsed, rest, bulk) = FrameHeader::parse(&bytes).unwrap();
@@ -95,6 +96,7 @@ proptest! {
             inode: InodeNumber(index as u64),
             kind: InodeType::File,
             attributes: None,
+            lease: Lease::NONE,
         }).collect();
         let page = DirectoryPage { items, end };
         prop_assert_eq!(DirectoryPage::from_bytes(&page.to_bytes()).unwrap(), page);
