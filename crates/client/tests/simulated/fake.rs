@@ -370,6 +370,7 @@ impl Fake {
                 kind: *kind,
                 attributes: (self.map.home(*inode) == target)
                     .then(|| nodes[inode].attributes.clone()),
+                lease: Lease::NONE,
             })
             .filter(|item| item.cookie > request.after)
             .collect();
