@@ -114,8 +114,6 @@ impl Client {
     /// Ends the session at the servers: references go and unlinked files that only this client
     /// held open are freed. Open files and clones become stale.
     pub async fn close(self) -> Result<(), ClientError> {
-        let files: Vec<_> = self.shared.files.borrow().values().filter_map(Weak::upgrade).collect();
-        let flushed = join_all(files.iter().map(|file| file.flush_times())).await;
         let session = self.current_session();
         session.leave().await;
         let deadline = self.deadline();
@@ -131,7 +129,7 @@ impl Client {
             Err(error) => Err(error),
         });
         session.end();
-        let result: Result<(), ClientError> = flushed.into_iter().chain(closed).collect();
+        let result: Result<(), ClientError> = closed.collect();
         result.map_err(|error| error.during("close the session of", Subject::Cluster))
     }
 

@@ -104,11 +104,6 @@ impl Client {
     /// Makes everything durable that any client was told is done.
     pub async fn sync_all(&self) -> Result<(), ClientError> {
         let (map, session, deadline) = (self.map(), self.current_session(), self.deadline());
-        let open: Vec<_> = {
-            let files = self.shared.files.borrow();
-            files.values().filter_map(std::rc::Weak::upgrade).collect()
-        };
-        let flushed = join_all(open.iter().map(|file| file.flush_times())).await;
         let synced = join_all(map.targets().iter().map(|entry| {
             let session = &session;
             async move {
@@ -116,7 +111,7 @@ impl Client {
                 self.call_target(session, entry.id, &request, None, deadline).await.map(drop)
             }
         }));
-        let result: Result<(), ClientError> = flushed.into_iter().chain(synced.await).collect();
+        let result: Result<(), ClientError> = synced.await.into_iter().collect();
         result.map_err(|error| error.during("sync", Subject::Cluster))
     }
 

@@ -8,25 +8,19 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use futures_util::lock::Mutex;
 use ringfs_platform::Slice;
 use ringfs_rpc::Response;
 use ringfs_wire::{
-    Attributes, Errno, Extend, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, Status, Sync,
-    TargetId, Timestamp,
+    Attributes, Errno, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, Sync, TargetId,
 };
 
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
-use crate::notify::Notify;
 use crate::open::OpenMode;
 use crate::session::Session;
-
-/// How long the home may not know of the times of an overwrite.
-const TIMES_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// With more chunks per target than this, a sync asks all targets instead of computing owners.
 const CHUNKS_PER_TARGET_COMPUTED: u64 = 64;
@@ -55,14 +49,26 @@ impl Drop for Reference {
 /// How far data is written and how far the home knows.
 #[derive(Debug, Default)]
 pub(crate) struct Extension {
-    /// Held by whoever tells the home a new size.
+    /// Held by whoever tells the home of a write.
     pub(crate) sending: Mutex<()>,
-    /// Highest end whose data is written, under the generation it was written under.
-    pub(crate) written: Cell<(Generation, u64)>,
+    /// Highest end of a write that the home is to be told of, and the generation it was written
+    /// under.
+    pub(crate) pending: Cell<(Generation, u64)>,
     /// How many requests were begun.
     pub(crate) begun: Cell<u64>,
-    /// The latest that succeeded: which one it was, its generation, and the end it carried.
+    /// The latest that succeeded: which one it was, its generation, and the size after it.
     pub(crate) told: Cell<(u64, Generation, u64)>,
+}
+
+impl Extension {
+    pub(crate) fn add_pending(&self, generation: Generation, end: u64) {
+        let (pending_under, pending) = self.pending.get();
+        if generation > pending_under {
+            self.pending.set((generation, end));
+        } else if generation == pending_under {
+            self.pending.set((generation, end.max(pending)));
+        }
+    }
 }
 
 /// What the handles of a file share.
@@ -76,13 +82,6 @@ pub(crate) struct FileState {
     pub(crate) extension: Extension,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
-    /// When the last overwrite happened, if the home does not know.
-    times: Cell<Option<Timestamp>>,
-    /// Held by whoever tells the home those times.
-    telling_times: Mutex<()>,
-    /// Whether a task waits to tell them.
-    times_due: Cell<bool>,
-    times_told: Notify,
     _reference: Reference,
 }
 
@@ -102,10 +101,6 @@ impl FileState {
             replies: Cell::new(0),
             extension: Extension::default(),
             reserving: Mutex::default(),
-            times: Cell::new(None),
-            telling_times: Mutex::default(),
-            times_due: Cell::new(false),
-            times_told: Notify::default(),
             _reference: reference,
         }
     }
@@ -196,49 +191,6 @@ impl FileState {
         Ok(response)
     }
 
-    /// Notes that contents changed within the size; the home learns the time within a second.
-    pub(crate) fn note_overwrite(self: &Rc<Self>, when: Timestamp) {
-        self.times.set(Some(when));
-        if self.times_due.replace(true) {
-            return;
-        }
-        let (file, platform) = (self.clone(), self.client.shared.platform.clone());
-        self.client.shared.platform.spawn(async move {
-            let told = file.times_told.notified();
-            platform.timeout(TIMES_DELAY_MAX, told).await;
-            file.times_due.set(false);
-            if let Err(error) = file.flush_times().await {
-                tracing::warn!(%error, "the time of a write did not reach the file's home");
-            }
-        });
-    }
-
-    /// Tells the home the time of overwrites it does not know of. When it returns, no time noted
-    /// before is still on its way.
-    pub(crate) async fn flush_times(&self) -> Result<(), ClientError> {
-        let _guard = self.telling_times.lock().await;
-        let Some(modified) = self.times.take() else { return Ok(()) };
-        self.times_told.notify_all();
-        let deadline = self.client.deadline();
-        let inode = self.inode();
-        let mut attempt = 0;
-        loop {
-            let generation = self.attributes().generation;
-            // An end of zero never extends.
-            let request = Extend { inode, generation, end: 0, modified, overwrite: true };
-            match self.call(&request, None, deadline).await {
-                Err(error) if error.is_stale() => {
-                    if self.refresh(deadline).await?.modified >= modified {
-                        return Ok(());
-                    }
-                    self.client.back_off(attempt, deadline, Status::Busy).await?;
-                    attempt += 1;
-                }
-                result => return self.accept(&result?.reply),
-            }
-        }
-    }
-
     /// The targets that may hold chunks of the first `reach` bytes.
     fn owners(&self, reach: u64) -> BTreeSet<TargetId> {
         let map = self.client.map();
@@ -270,7 +222,6 @@ impl FileState {
 
     /// Owners first, the home last: a durable size never covers data that is not.
     async fn sync(&self) -> Result<(), ClientError> {
-        self.flush_times().await?;
         let deadline = self.client.deadline();
         // Data that others have written counts too, and may reach further than is known here.
         let early = self.owners(self.attributes().reach);
@@ -299,8 +250,7 @@ impl Drop for FileState {
 
 /// An open regular file. Clones are one handle. Several tasks may use it at the same time.
 ///
-/// Dropping the last clone closes it; an error that only [`OpenFile::close`] or
-/// [`OpenFile::sync`] could tell is then logged.
+/// Dropping the last clone closes it. Nothing is delayed until then.
 #[derive(Clone)]
 pub struct OpenFile {
     pub(crate) file: Rc<FileState>,
@@ -329,11 +279,8 @@ impl OpenFile {
 
     /// The attributes as of now.
     pub async fn refresh(&self) -> Result<Attributes, ClientError> {
-        let result = async {
-            self.file.flush_times().await?;
-            self.file.refresh(self.file.client.deadline()).await
-        };
-        result.await.map_err(|error| self.explain(error, "read the attributes of"))
+        let refreshed = self.file.refresh(self.file.client.deadline()).await;
+        refreshed.map_err(|error| self.explain(error, "read the attributes of"))
     }
 
     /// Cuts the file to `size` bytes, or extends it with zeros.
@@ -355,7 +302,7 @@ impl OpenFile {
 
     /// Closes the handle. Does not make anything durable that was not.
     pub async fn close(self) -> Result<(), ClientError> {
-        self.file.flush_times().await.map_err(|error| self.explain(error, "close"))
+        Ok(())
     }
 
     pub(crate) fn check_read(&self) -> Result<(), Errno> {

@@ -39,11 +39,8 @@ impl Client {
 
     /// The attributes of an inode.
     pub async fn attributes(&self, inode: InodeNumber) -> Result<Attributes, ClientError> {
-        let result = async {
-            self.flush_times_of(inode).await?;
-            self.fetch(inode, self.deadline()).await
-        };
-        result.await.map_err(|error| error.during("read the attributes of", Subject::Inode(inode)))
+        let fetched = self.fetch(inode, self.deadline()).await;
+        fetched.map_err(|error| error.during("read the attributes of", Subject::Inode(inode)))
     }
 
     /// Creates a directory.
@@ -175,8 +172,6 @@ impl Client {
                 return Err(Errno::EFBIG.into());
             }
             self.require_changes(inode, &changes).await?;
-            // Times of earlier writes must not arrive after times that are set now.
-            self.flush_times_of(inode).await?;
             let request = MetadataUpdate { inode, changes };
             let attributes = self.ask_home(inode, &request, self.deadline()).await?;
             self.note(&attributes)?;
@@ -332,14 +327,6 @@ impl Client {
         self.require_removal(directory, name).await?;
         let request = MetadataDelete { directory, name: name.clone(), is_directory };
         self.ask_home(directory, &request, self.deadline()).await
-    }
-
-    /// Sends times of overwrites that the home has not been told yet.
-    async fn flush_times_of(&self, inode: InodeNumber) -> Result<(), ClientError> {
-        match self.open_state(inode) {
-            Some(file) => file.flush_times().await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Writing: chunks first, then the head, then the size.
+//! Writing: chunks first, then the head, then size and times.
 //!
-//! Invariant: a write has returned only when its data is at the owners and its size at the home;
-//! a write within the size has asked the home, beside the owners, whether that size still holds.
+//! Invariant: a write has returned only when its data is at the owners, and size and times are at
+//! the home. After the last of its chunks the home has confirmed the generation they were written
+//! under, and a size that covers them.
 //! A write whose generation has passed is done again as a whole. All pieces have come to an end,
 //! well or not, before the write goes on: no piece of a write that failed can overwrite a later
 //! one. What a failed write left beyond the size is cut off before the error is returned.
@@ -9,12 +10,11 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use ringfs_platform::Slice;
 use ringfs_wire::{
-    Append, Attributes, ChunkWrite, DiscardTail, Errno, Extend, Generation, HeadWrite,
-    MAX_BULK_LEN, Reserve, Status, Timestamp,
+    Append, Attributes, ChunkWrite, DiscardTail, Errno, Extend, HeadWrite, MAX_BULK_LEN, Reserve,
+    Status,
 };
 
 use crate::client::Deadline;
@@ -72,18 +72,22 @@ async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<
     let range = offset..end;
     let deadline = file.client.deadline();
     let mut attempt = 0;
+    let mut known = file.attributes().clone();
     loop {
-        let result = write_once(file, &range, data, deadline).await;
+        let result = write_once(file, &range, data, &known, deadline).await;
         match result {
             Err(error) if error.is_stale() => {
                 let again = async {
                     file.client.back_off(attempt, deadline, Status::Busy).await?;
                     file.refresh(deadline).await
                 };
-                if let Err(error) = again.await {
-                    discard_tail(file, &range, &error, deadline).await;
-                    return Err(error);
-                }
+                known = match again.await {
+                    Ok(now) => now,
+                    Err(error) => {
+                        discard_tail(file, &range, &error, deadline).await;
+                        return Err(error);
+                    }
+                };
                 attempt += 1;
             }
             Err(error) => {
@@ -100,6 +104,7 @@ async fn write_once(
     file: &Rc<FileState>,
     range: &Range<u64>,
     data: &Slice,
+    known: &Attributes,
     deadline: Deadline,
 ) -> Result<(), ClientError> {
     let part = |part: Range<u64>| {
@@ -108,42 +113,23 @@ async fn write_once(
     let chunks = chunk_part(range);
     if !chunks.is_empty() {
         reserve(file, range.end, deadline).await?;
-    }
-    let known = file.attributes().clone();
-    let mut extends = range.end > known.size;
-    if !chunks.is_empty() {
         let slice = part(chunks.clone());
-        let writing = write_chunks(file, chunks.clone(), &slice, &known, deadline);
-        if extends {
-            writing.await?;
-        } else {
-            let (written, now) = join(writing, file.refresh(deadline)).await;
-            written?;
-            let now = now?;
-            if now.generation != known.generation {
-                return Err(stale());
-            }
-            extends = range.end > now.size;
-        }
+        write_chunks(file, chunks.clone(), &slice, known, deadline).await?;
     }
     let head = head_part(range);
+    let mut confirmed = 0;
     if !head.is_empty() {
         let (inode, generation) = (known.inode, known.generation);
         let request = HeadWrite { inode, generation, offset: head.start };
         let response = file.call(&request, Some(part(head.clone())), deadline).await?;
         file.accept(&response.reply)?;
+        confirmed = response.reply.size;
     }
-    let now = Timestamp::from(file.client.shared.platform.wall());
-    if !chunks.is_empty() && extends {
-        extend(file, known.generation, range.end, now, deadline).await?;
-    } else if head.is_empty() {
-        file.note_overwrite(now);
+    // The home has checked the generation with the head already.
+    if confirmed < range.end {
+        extend(file, known, range.end, deadline).await?;
     }
     Ok(())
-}
-
-fn stale() -> ClientError {
-    ClientError::Failed { place: Default::default(), status: Status::StaleGeneration }
 }
 
 /// Announces writes up to `end` and further, unless that has been done.
@@ -209,34 +195,31 @@ async fn write_chunks(
 /// Tells the home that data is written up to `end`. One request is under way per file. It carries
 /// the highest end there is, so that whoever waited for it need not send one, if it was begun
 /// after their data was written.
-async fn extend(
+pub(crate) async fn extend(
     file: &FileState,
-    generation: Generation,
+    known: &Attributes,
     end: u64,
-    modified: Timestamp,
     deadline: Deadline,
 ) -> Result<(), ClientError> {
     let extension = &file.extension;
-    let (written_under, written) = extension.written.get();
-    if generation > written_under {
-        extension.written.set((generation, end));
-    } else if generation == written_under {
-        extension.written.set((generation, end.max(written)));
-    }
+    let generation = known.generation;
+    extension.add_pending(generation, end);
     let begun_before = extension.begun.get();
     let _guard = extension.sending.lock().await;
     let (number, told_under, told) = extension.told.get();
     if number > begun_before && told_under == generation && told >= end {
         return Ok(());
     }
-    let (written_under, written) = extension.written.get();
-    let end = if written_under == generation { written.max(end) } else { end };
+    // Taken, so that an end that is refused now is not told again by somebody else.
+    let (pending_under, pending) = extension.pending.take();
+    let end = if pending_under == generation { pending.max(end) } else { end };
     let number = extension.begun.get() + 1;
     extension.begun.set(number);
-    let request = Extend { inode: file.inode(), generation, end, modified, overwrite: false };
+    let overwrite = end <= known.size;
+    let request = Extend { inode: file.inode(), generation, end, overwrite };
     let response = file.call(&request, None, deadline).await?;
     file.accept(&response.reply)?;
-    extension.told.set((number, generation, end));
+    extension.told.set((number, generation, response.reply.size));
     Ok(())
 }
 

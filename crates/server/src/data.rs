@@ -140,7 +140,9 @@ impl Target {
         let found = self.file(request.inode).await?;
         let known = &found.attributes;
         let is_announced = request.end <= known.reach.max(HEAD_SIZE);
-        if self.is_stale(known.generation != request.generation || !is_announced) {
+        // A power loss may have taken back the size that the writer took for granted.
+        let is_shorter = request.overwrite && request.end > known.size;
+        if self.is_stale(known.generation != request.generation || !is_announced || is_shorter) {
             return Err(Status::StaleGeneration);
         }
         self.room(false)?;
@@ -149,7 +151,7 @@ impl Target {
         namespace::change(&mut tx, request.inode, |inode| {
             let attributes = &mut inode.attributes;
             attributes.size = attributes.size.max(request.end);
-            attributes.modified = attributes.modified.max(request.modified.min(now));
+            attributes.modified = now;
             attributes.changed = now;
         });
         let answer = self.attributes_of(request.inode)?.to_bytes();

@@ -3,7 +3,7 @@
 //! A request's bulk (file data) travels beside the body and is not part of these types. Requests
 //! marked *mutation* carry a slot and are executed exactly once.
 
-use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
+use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType};
 use crate::codec::{DecodeError, Reader, Wire, wire_struct};
 use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
 use crate::lease::Lease;
@@ -213,7 +213,8 @@ requests! {
         reach: u64,
     } -> Attributes;
 
-    /// The file now extends to `end`: chunks up to there are written. *Mutation.*
+    /// Chunks are written up to `end`: the file extends to there at least, and its times move.
+    /// *Mutation.*
     0x23 mutation Extend {
         /// The file.
         inode: InodeNumber,
@@ -221,9 +222,7 @@ requests! {
         generation: Generation,
         /// Highest contiguous end written.
         end: u64,
-        /// When the write happened, by the caller's wall clock.
-        modified: Timestamp,
-        /// The write lay within the size: only times move. Stale if `end` is beyond the size.
+        /// The write lay within the size, which must not grow: stale if `end` is beyond it.
         overwrite: bool,
     } -> Attributes;
 

@@ -10,13 +10,8 @@ use crate::fake::{CHUNK, OWNER, name, run};
 
 const CHUNK_WRITE: ChunkWrite =
     ChunkWrite { inode: InodeNumber(0), generation: Generation(0), chunk_size: 0, offset: 0 };
-const EXTEND: Extend = Extend {
-    inode: InodeNumber(0),
-    generation: Generation(0),
-    end: 0,
-    modified: Timestamp { seconds: 0, nanos: 0 },
-    overwrite: false,
-};
+const EXTEND: Extend =
+    Extend { inode: InodeNumber(0), generation: Generation(0), end: 0, overwrite: false };
 const DISCARD: DiscardTail = DiscardTail { inode: InodeNumber(0) };
 const RESERVE: Reserve = Reserve { inode: InodeNumber(0), reach: 0 };
 
@@ -158,26 +153,29 @@ fn a_home_that_lost_power_is_not_taken_at_its_old_word() {
 }
 
 #[test]
-fn the_time_of_an_overwrite_arrives_within_a_second_and_before_later_times() {
+fn an_overwrite_tells_the_home_after_its_data_and_never_extends() {
     run(|client, fake, platform| async move {
         let file = client.create(InodeNumber::ROOT, &name("f"), OWNER, true).await.unwrap();
         let inode = file.inode();
         file.write(0, vec![1; 2 * CHUNK as usize]).await.unwrap();
-        let (extends, before) = (fake.count(&EXTEND), fake.attributes(inode).modified);
+        let before = fake.attributes(inode).modified;
         platform.sleep(Duration::from_millis(1)).await;
+        fake.asked.borrow_mut().clear();
         file.write(CHUNK, vec![2; 10]).await.unwrap();
-        file.write(CHUNK, vec![2; 10]).await.unwrap();
-        assert_eq!(fake.count(&EXTEND), extends);
-        platform.sleep(Duration::from_millis(1_100)).await;
-        assert_eq!(fake.count(&EXTEND), extends + 1);
+        let asked: Vec<_> = fake.asked.take().into_iter().map(|(_, request)| request).collect();
+        let [AnyRequest::ChunkWrite(_), AnyRequest::Extend(told)] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert!(told.overwrite && told.end == CHUNK + 10, "{told:?}");
         assert_ne!(fake.attributes(inode).modified, before);
+        // The head's own request tells as much.
+        file.write(HEAD_SIZE - 1, vec![2; 10]).await.unwrap();
+        let asked: Vec<_> = fake.asked.take().into_iter().map(|(_, request)| request).collect();
+        assert!(matches!(&asked[..], [AnyRequest::ChunkWrite(_), AnyRequest::HeadWrite(_)]));
+        // The home lost the size: the write finds out and extends.
+        fake.change(inode, |attributes| attributes.size = 5);
         file.write(CHUNK, vec![2; 10]).await.unwrap();
-        let modified = Some(Timestamp { seconds: 12_345, nanos: 6 });
-        let changes = AttributeChanges { modified, ..Default::default() };
-        client.update(inode, changes).await.unwrap();
-        file.close().await.unwrap();
-        platform.sleep(Duration::from_secs(3)).await;
-        assert_eq!(Some(fake.attributes(inode).modified), modified);
+        assert_eq!(fake.attributes(inode).size, CHUNK + 10);
     });
 }
 

@@ -184,9 +184,13 @@ impl Fake {
                 self.get(r.inode).map(|a| (a.to_bytes(), None))
             }
             AnyRequest::Extend(r) => self.at_generation(r.inode, r.generation, || {
+                if r.overwrite && r.end > self.attributes(r.inode).size {
+                    return Err(Status::StaleGeneration);
+                }
+                let now = self.now();
                 self.change(r.inode, |a| {
                     a.size = a.size.max(r.end);
-                    a.modified = r.modified;
+                    a.modified = now;
                 });
                 Ok((self.get(r.inode)?.to_bytes(), None))
             }),
