@@ -43,7 +43,7 @@ impl Credentials {
         self.gid == gid || self.groups.contains(&gid)
     }
 
-    fn owns(&self, attributes: &Attributes) -> bool {
+    pub(crate) fn owns(&self, attributes: &Attributes) -> bool {
         self.is_root() || self.uid == attributes.permissions.uid
     }
 

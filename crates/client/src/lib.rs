@@ -27,6 +27,7 @@ mod session;
 mod stripe;
 mod tree;
 mod write;
+mod xattrs;
 
 pub use client::{Client, ClientOptions};
 pub use cluster::{ChunkPlacement, PLACEMENT_LEN_MAX, SpaceUsage};

@@ -18,6 +18,7 @@ mod operation;
 mod rename;
 mod sessions;
 mod target;
+mod xattrs;
 
 pub use error::ServerError;
 #[cfg(feature = "mutations")]

@@ -251,6 +251,8 @@ impl Target {
             AnyRequest::Extend(request) => self.extend(request, caller).await,
             AnyRequest::DiscardTail(request) => self.discard_tail(request, caller).await,
             AnyRequest::Append(request) => self.append(request, bulk, caller).await,
+            AnyRequest::SetXattr(request) => self.set_xattr(request, caller).await,
+            AnyRequest::RemoveXattr(request) => self.remove_xattr(request, caller).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -290,6 +292,8 @@ impl Target {
             AnyRequest::OutcomeGet(request) => self.outcome(request),
             AnyRequest::Cut(request) => self.cut(request).await,
             AnyRequest::PeekName(request) => self.peek_name(request).await,
+            AnyRequest::GetXattr(request) => self.get_xattr(request).await,
+            AnyRequest::ListXattrs(request) => self.list_xattrs(request).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -319,6 +323,10 @@ impl Target {
             AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::PeekName(request) => home(request.directory),
+            AnyRequest::SetXattr(request) => home(request.inode),
+            AnyRequest::RemoveXattr(request) => home(request.inode),
+            AnyRequest::GetXattr(request) => home(request.inode),
+            AnyRequest::ListXattrs(request) => home(request.inode),
             _ => true,
         }
     }

@@ -16,6 +16,9 @@ mod local;
 mod metadata;
 pub mod namespace;
 
+mod acl;
+pub mod xattrs;
+
 mod store;
 
 mod data;
@@ -32,6 +35,7 @@ mod snapshot;
 
 mod error;
 
+pub use acl::Acl;
 pub use error::StoreError;
 pub use local::{LocalFile, LocalFileSystem, LocalOptions, MetadataCache};
 pub use locks::InodeGuard;

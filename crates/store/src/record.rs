@@ -7,7 +7,7 @@
 
 use ringfs_wire::{
     Attributes, DecodeError, Generation, InodeNumber, InodeType, Name, OperationId, Reader,
-    SessionId, Step, StepResult, TargetId, Timestamp, Wire,
+    SessionId, Step, StepResult, TargetId, Timestamp, Wire, XattrName,
 };
 
 /// Longest reply a slot keeps, in bytes.
@@ -277,7 +277,7 @@ records! {
         /// The inode.
         inode: Inode,
     }
-    /// There is no such inode.
+    /// There is no such inode, and none of its extended attributes.
     2 DeleteInode {
         /// Its number.
         inode: InodeNumber,
@@ -365,6 +365,22 @@ records! {
         kind: RangeKind,
         /// First number that is certainly unused.
         end: u64,
+    }
+    /// An extended attribute is as given.
+    17 PutXattr {
+        /// The inode, which must exist; the attribute goes with it.
+        inode: InodeNumber,
+        /// The attribute.
+        name: XattrName,
+        /// Its value.
+        value: Vec<u8>,
+    }
+    /// There is no such extended attribute.
+    18 DeleteXattr {
+        /// The inode.
+        inode: InodeNumber,
+        /// The attribute.
+        name: XattrName,
     }
 }
 

@@ -80,6 +80,8 @@ fn samples() -> Vec<Record> {
         },
         Record::DeleteFloor { inode },
         Record::PutRange { kind: RangeKind::Operation, end: 4096 },
+        Record::PutXattr { inode, name: XattrName::access_acl(), value: vec![2, 0, 0, 0] },
+        Record::DeleteXattr { inode, name: XattrName::capability() },
     ]
 }
 
@@ -122,7 +124,7 @@ fn golden_bytes() {
     let all: Vec<u8> = samples().iter().flat_map(Wire::to_bytes).collect();
     assert_eq!(
         (all.len(), crc32c::crc32c(&all)),
-        (547, 2_521_556_591),
+        (617, 888_900_571),
         "the encoding of records has changed"
     );
 }

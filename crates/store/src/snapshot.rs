@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
-use ringfs_wire::{DecodeError, Reader, Wire};
+use ringfs_wire::{DecodeError, InodeNumber, Reader, Wire, XattrName};
 
 use crate::error::StoreError;
 use crate::log::FILE_MODE;
@@ -21,6 +21,8 @@ use crate::state::State;
 
 /// Most entries encoded without a pause.
 const SLICE_ENTRIES: usize = 1000;
+/// Bytes of extended attributes after which a slice ends.
+const SLICE_BYTES: usize = 256 << 10;
 const MAGIC: u64 = u64::from_le_bytes(*b"RingSnap");
 /// History: 1 = first.
 const VERSION: u32 = 1;
@@ -116,11 +118,12 @@ impl<'a> SnapshotWriter<'a> {
 
 /// Where the next slice starts.
 enum Cursor {
-    /// Everything but sessions, inodes and names: few entries, one slice.
+    /// Everything but sessions, inodes, names and extended attributes: few entries, one slice.
     Small,
     Sessions(u64),
     Inodes(u64),
     Dentries(u64, u64),
+    Xattrs(InodeNumber, XattrName),
 }
 
 fn encode_slice(state: &State, cursor: Cursor, out: &mut Vec<u8>) -> Option<Cursor> {
@@ -160,9 +163,28 @@ fn encode_slice(state: &State, cursor: Cursor, out: &mut Vec<u8>) -> Option<Curs
                 Record::PutDentry { dentry: Dentry { directory, cookie, name, inode, kind } }
                     .put(out);
             }
-            range.next().map(|((directory, cookie), _)| Cursor::Dentries(directory.0, *cookie))
+            Some(match range.next() {
+                Some(((directory, cookie), _)) => Cursor::Dentries(directory.0, *cookie),
+                None => Cursor::Xattrs(InodeNumber(0), XattrName::first()),
+            })
         }
+        Cursor::Xattrs(inode, name) => encode_xattrs(state, (inode, name), out),
     }
+}
+
+fn encode_xattrs(
+    state: &State,
+    from: (InodeNumber, XattrName),
+    out: &mut Vec<u8>,
+) -> Option<Cursor> {
+    for (entries, ((inode, name), value)) in state.xattrs.range(from..).enumerate() {
+        if entries >= SLICE_ENTRIES || out.len() >= SLICE_BYTES {
+            return Some(Cursor::Xattrs(*inode, name.clone()));
+        }
+        let (inode, name, value) = (*inode, name.clone(), value.to_vec());
+        Record::PutXattr { inode, name, value }.put(out);
+    }
+    None
 }
 
 fn encode_small(state: &State, out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfs_wire::{InodeNumber, InodeType, Name, OperationId, SessionId, TargetId};
+use ringfs_wire::{InodeNumber, InodeType, Name, OperationId, SessionId, TargetId, XattrName};
 
 use crate::record::{Floor, HeadSlot, Inode, PendingCut, Prepared, RangeKind, Record};
 
@@ -42,6 +42,8 @@ pub struct Session {
 pub struct State {
     /// Inodes homed here.
     pub inodes: BTreeMap<InodeNumber, Box<Inode>>,
+    /// Extended attributes of inodes homed here: whole values, in memory.
+    pub xattrs: BTreeMap<(InodeNumber, XattrName), Box<[u8]>>,
     /// Names in directories homed here, by directory and cookie.
     pub dentries: BTreeMap<(InodeNumber, u64), Entry>,
     /// Known sessions.
@@ -68,6 +70,7 @@ impl State {
             Record::DeleteInode { inode } => {
                 let old = self.inodes.remove(&inode);
                 self.freed.extend(old.and_then(|old| old.head));
+                self.drop_xattrs(inode);
             }
             Record::PutDentry { dentry } => {
                 let entry = Entry { name: dentry.name, inode: dentry.inode, kind: dentry.kind };
@@ -114,6 +117,34 @@ impl State {
             Record::PutRange { kind, end } => {
                 self.ranges.insert(kind, end);
             }
+            Record::PutXattr { inode, name, value } => {
+                self.xattrs.insert((inode, name), value.into());
+            }
+            Record::DeleteXattr { inode, name } => {
+                self.xattrs.remove(&(inode, name));
+            }
+        }
+    }
+
+    /// The extended attributes of an inode, in the order of their names.
+    pub fn xattrs_of(
+        &self,
+        inode: InodeNumber,
+    ) -> impl Iterator<Item = (&XattrName, &[u8])> + use<'_> {
+        let from = (inode, XattrName::first());
+        let of_inode = self.xattrs.range(from..).take_while(move |((of, _), _)| *of == inode);
+        of_inode.map(|((_, name), value)| (name, &**value))
+    }
+
+    /// The value of an extended attribute.
+    pub fn xattr(&self, inode: InodeNumber, name: &XattrName) -> Option<&[u8]> {
+        self.xattrs.get(&(inode, name.clone())).map(|value| &**value)
+    }
+
+    fn drop_xattrs(&mut self, inode: InodeNumber) {
+        let names: Vec<_> = self.xattrs_of(inode).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.xattrs.remove(&(inode, name));
         }
     }
 

@@ -4,7 +4,7 @@ mod support;
 
 use ringfs_platform::{OpenFlags, Platform, Slice};
 use ringfs_store::{Record, StoreError};
-use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, Timestamp};
+use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, Timestamp, XattrName};
 use support::{DIRECTORY, World, file_record, open, options};
 
 const FILE: InodeNumber = InodeNumber(100);
@@ -491,4 +491,53 @@ fn reused_numbers_are_caught() {
         world.kill();
     }
     assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn extended_attributes_survive_and_go_with_their_inode() {
+    let world = World::new(21);
+    let name = |text: &str| XattrName::new(text.as_bytes()).expect("valid");
+    let values = move |store: &ringfs_store::Store| -> Vec<(XattrName, usize)> {
+        let state = store.state();
+        state.xattrs_of(FILE).map(|(name, value)| (name.clone(), value.len())).collect()
+    };
+    let expected = [(name("trusted.a"), 3), (name("user.b"), 20_000)];
+    let other = InodeNumber(101);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        for number in 0..20 {
+            let mut tx = store.transaction();
+            tx.put(Record::PutInode { inode: file_record(other) });
+            let (inode, value) = (other, vec![7; 20_000]);
+            let name = name(&format!("user.{number}"));
+            tx.put(Record::PutXattr { inode, name, value });
+            store.written(tx.commit()).await.expect("written");
+        }
+        let mut tx = store.transaction();
+        let put =
+            |text, len| Record::PutXattr { inode: FILE, name: name(text), value: vec![1; len] };
+        tx.put(put("user.b", 20_000));
+        tx.put(put("user.c", 1));
+        tx.put(put("trusted.a", 3));
+        tx.put(Record::DeleteXattr { inode: FILE, name: name("user.c") });
+        store.written(tx.commit()).await.expect("written");
+        store.close().await.expect("closed");
+    });
+    world.kill();
+    let found = world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert_eq!(store.state().xattrs_of(other).count(), 20);
+        let mut tx = store.transaction();
+        tx.put(Record::DeleteInode { inode: other });
+        store.synced(tx.commit()).await.expect("synced");
+        values(&store)
+    });
+    assert_eq!(found, expected);
+    world.power_cut();
+    let found = world.run(|platform| async move {
+        let store = open(&platform).await;
+        assert_eq!(store.state().xattrs_of(other).count(), 0, "they go with the inode");
+        values(&store)
+    });
+    assert_eq!(found, expected);
 }

@@ -15,6 +15,7 @@ mod messages;
 mod name;
 mod status;
 mod steps;
+mod xattrs;
 
 pub use attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
 pub use codec::{DecodeError, Reader, Wire};
@@ -31,3 +32,6 @@ pub use messages::*;
 pub use name::{MAX_NAME_LEN, MAX_SYMLINK_LEN, Name};
 pub use status::{Errno, Status};
 pub use steps::{Step, StepResult};
+pub use xattrs::{
+    MAX_XATTR_LIST_LEN, MAX_XATTR_NAME_LEN, MAX_XATTR_VALUE_LEN, XattrMode, XattrName,
+};

@@ -10,6 +10,7 @@ use crate::lease::Lease;
 use crate::name::Name;
 use crate::status::Status;
 use crate::steps::{Step, StepResult};
+use crate::xattrs::{XattrMode, XattrName};
 
 /// A request: its opcode, what answers it, and whether it takes a slot.
 pub trait Request: Wire {
@@ -340,6 +341,42 @@ requests! {
         /// The name.
         name: Name,
     } -> PeekReply;
+
+    /// Set an extended attribute. An access control list changes the mode with it. *Mutation.*
+    0x70 mutation SetXattr {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// The attribute.
+        name: XattrName,
+        /// Its new value, at most 64 KiB.
+        value: Vec<u8>,
+        /// What happens when it exists, or does not.
+        mode: XattrMode,
+        /// With an access control list: clear setgid, because the caller is not of the group.
+        kill_sgid: bool,
+    } -> Attributes;
+
+    /// Remove an extended attribute. *Mutation.*
+    0x71 mutation RemoveXattr {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// The attribute.
+        name: XattrName,
+    } -> Attributes;
+
+    /// The value of an extended attribute; `ENODATA` if there is none.
+    0x72 query GetXattr {
+        /// The inode.
+        inode: InodeNumber,
+        /// The attribute.
+        name: XattrName,
+    } -> Vec<u8>;
+
+    /// The extended attributes of an inode, in the order of their names.
+    0x73 query ListXattrs {
+        /// The inode.
+        inode: InodeNumber,
+    } -> Vec<XattrName>;
 }
 
 /// Where a directory is found.

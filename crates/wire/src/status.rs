@@ -28,6 +28,7 @@ errnos! {
     ENOENT = 2, "no such file or directory";
     EINTR = 4, "interrupted";
     EIO = 5, "input/output error";
+    E2BIG = 7, "argument too long";
     EBADF = 9, "bad file handle";
     EAGAIN = 11, "try again";
     ENOMEM = 12, "out of memory";
@@ -43,6 +44,7 @@ errnos! {
     ENOSPC = 28, "no space left on device";
     EROFS = 30, "read-only file system";
     EMLINK = 31, "too many links";
+    ERANGE = 34, "result out of range";
     ENAMETOOLONG = 36, "name too long";
     ENOSYS = 38, "not implemented";
     ENOTEMPTY = 39, "directory not empty";

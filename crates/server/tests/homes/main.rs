@@ -1,0 +1,4 @@
+//! A node's promises about names and attributes, over one home and over several.
+
+mod attributes;
+mod support;
