@@ -14,7 +14,8 @@ use ringfs_placement::ClusterMap;
 use ringfs_platform::{Platform, Slice};
 use ringfs_rpc::{CallError, ClusterKey, Response};
 use ringfs_wire::{
-    Attributes, Epoch, Errno, InodeNumber, InodeType, Request, SessionClose, Status, TargetId,
+    Attributes, Epoch, Errno, InodeNumber, InodeType, Request, SessionClose, SessionId, Status,
+    TargetId,
 };
 
 use crate::credentials::Credentials;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) platform: Platform,
     pub(crate) options: ClientOptions,
     key: ClusterKey,
+    /// Who holds the leases of the process; zero where nothing is cached.
+    holder: SessionId,
     map: Rc<RefCell<Rc<ClusterMap>>>,
     epoch: Rc<Cell<Epoch>>,
     session: RefCell<Rc<Session>>,
@@ -85,13 +88,25 @@ impl Client {
         key: ClusterKey,
         options: ClientOptions,
     ) -> Client {
+        Self::of_holder(platform, map, key, options, SessionId::default())
+    }
+
+    /// A client of a process whose leases `holder` holds.
+    pub(crate) fn of_holder(
+        platform: &Platform,
+        map: ClusterMap,
+        key: ClusterKey,
+        options: ClientOptions,
+        holder: SessionId,
+    ) -> Client {
         let epoch = Rc::new(Cell::new(map.epoch()));
         let map = Rc::new(RefCell::new(Rc::new(map)));
-        let session = Session::new(platform, &key, &map, &epoch, options);
+        let session = Session::new(platform, &key, &map, &epoch, options, holder);
         let shared = Shared {
             platform: platform.clone(),
             options,
             key,
+            holder,
             map,
             epoch,
             session: RefCell::new(session),
@@ -138,7 +153,8 @@ impl Client {
     pub fn renew_session(&self) {
         let shared = &self.shared;
         let (platform, options) = (&shared.platform, shared.options);
-        let fresh = Session::new(platform, &shared.key, &shared.map, &shared.epoch, options);
+        let (key, map, epoch) = (&shared.key, &shared.map, &shared.epoch);
+        let fresh = Session::new(platform, key, map, epoch, options, shared.holder);
         let old = shared.session.replace(fresh);
         old.end();
         // Handles of the old session keep their state alive themselves.

@@ -74,6 +74,7 @@ impl Extension {
 /// What the handles of a file share.
 pub(crate) struct FileState {
     pub(crate) client: Client,
+    /// The one it was opened under; the reference is the session's.
     session: Rc<Session>,
     attributes: RefCell<Attributes>,
     /// Counts the replies taken over.
@@ -82,7 +83,8 @@ pub(crate) struct FileState {
     pub(crate) extension: Extension,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
-    _reference: Reference,
+    /// None where another client of the process holds the inode.
+    reference: RefCell<Option<Reference>>,
 }
 
 impl FileState {
@@ -90,7 +92,7 @@ impl FileState {
         client: &Client,
         session: &Rc<Session>,
         attributes: Attributes,
-        reference: Reference,
+        reference: Option<Reference>,
     ) -> Self {
         // The state serves handles of every user: checks happen when a handle is made.
         let client = Client { shared: client.shared.clone(), credentials: None };
@@ -101,12 +103,18 @@ impl FileState {
             replies: Cell::new(0),
             extension: Extension::default(),
             reserving: Mutex::default(),
-            _reference: reference,
+            reference: RefCell::new(reference),
         }
     }
 
     pub(crate) fn is_of(&self, session: &Rc<Session>) -> bool {
         Rc::ptr_eq(&self.session, session)
+    }
+
+    /// Takes a reference over, which lasts as long as the state.
+    pub(crate) fn hold(&self, reference: Reference) {
+        let surplus = self.reference.borrow_mut().replace(reference);
+        drop(surplus);
     }
 
     pub(crate) fn attributes(&self) -> Ref<'_, Attributes> {
@@ -117,9 +125,13 @@ impl FileState {
         self.attributes.borrow().inode
     }
 
-    /// The session of this file, unless the client has moved on to another.
-    pub(crate) fn session(&self) -> Result<&Rc<Session>, ClientError> {
-        if self.session.has_ended() { Err(Errno::ESTALE.into()) } else { Ok(&self.session) }
+    /// The session of this file, unless the client has moved on to another. A file that another
+    /// client holds does not depend on this one's session.
+    pub(crate) fn session(&self) -> Result<Rc<Session>, ClientError> {
+        if self.reference.borrow().is_none() {
+            return Ok(self.client.current_session());
+        }
+        if self.session.has_ended() { Err(Errno::ESTALE.into()) } else { Ok(self.session.clone()) }
     }
 
     /// A call to the home of this file.
@@ -130,7 +142,7 @@ impl FileState {
         deadline: Deadline,
     ) -> Result<Response<R::Reply>, ClientError> {
         let result =
-            self.client.call_home(self.session()?, self.inode(), request, bulk, deadline).await;
+            self.client.call_home(&self.session()?, self.inode(), request, bulk, deadline).await;
         result.map_err(|error| {
             // The reference did not hold it: the session was gone for a while.
             if error.is(Errno::ENOENT) { Errno::ESTALE.into() } else { error }
@@ -213,7 +225,7 @@ impl FileState {
     ) -> Result<(), ClientError> {
         let session = self.session()?;
         let request = Sync { inode: Some(self.inode()) };
-        let request = &request;
+        let (session, request) = (&session, &request);
         let synced = join_all(owners.iter().map(|owner| async move {
             self.client.call_target(session, *owner, request, None, deadline).await.map(drop)
         }));

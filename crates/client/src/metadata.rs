@@ -21,6 +21,12 @@ struct Creation<'a> {
     kind: InodeType,
     device: u64,
     symlink: &'a [u8],
+    umask: u32,
+}
+
+/// What is left of a mode under `umask`.
+pub(crate) fn masked(permissions: FilePermissions, umask: u32) -> FilePermissions {
+    FilePermissions { mode: permissions.mode & !(umask & 0o777), ..permissions }
 }
 
 impl Client {
@@ -50,7 +56,17 @@ impl Client {
         name: &Name,
         permissions: FilePermissions,
     ) -> Result<Attributes, ClientError> {
-        let creation = Creation { kind: InodeType::Directory, device: 0, symlink: b"" };
+        self.mkdir_masked(directory, name, permissions, 0).await
+    }
+
+    pub(crate) async fn mkdir_masked(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+        umask: u32,
+    ) -> Result<Attributes, ClientError> {
+        let creation = Creation { kind: InodeType::Directory, device: 0, symlink: b"", umask };
         let result = self.make(directory, name, permissions, creation).await;
         result.map_err(|error| error.during("create directory", entry(directory, name)))
     }
@@ -70,7 +86,8 @@ impl Client {
             if target.is_empty() || target.contains(&0) {
                 return Err(Errno::ENOENT.into());
             }
-            let creation = Creation { kind: InodeType::Symlink, device: 0, symlink: target };
+            let creation =
+                Creation { kind: InodeType::Symlink, device: 0, symlink: target, umask: 0 };
             self.make(directory, name, permissions, creation).await
         };
         result.await.map_err(|error| error.during("create symlink", entry(directory, name)))
@@ -85,11 +102,23 @@ impl Client {
         permissions: FilePermissions,
         device: u64,
     ) -> Result<Attributes, ClientError> {
+        self.mknod_masked(directory, name, kind, permissions, 0, device).await
+    }
+
+    pub(crate) async fn mknod_masked(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        kind: InodeType,
+        permissions: FilePermissions,
+        umask: u32,
+        device: u64,
+    ) -> Result<Attributes, ClientError> {
         let result = async {
             if matches!(kind, InodeType::Directory | InodeType::Symlink) {
                 return Err(Errno::EINVAL.into());
             }
-            let creation = Creation { kind, device, symlink: b"" };
+            let creation = Creation { kind, device, symlink: b"", umask };
             self.make(directory, name, permissions, creation).await
         };
         result.await.map_err(|error| error.during("create node", entry(directory, name)))
@@ -268,8 +297,8 @@ impl Client {
             directory,
             name: name.clone(),
             kind: creation.kind,
-            permissions,
-            umask: 0,
+            permissions: masked(permissions, creation.umask),
+            umask: creation.umask,
             device: creation.device,
             symlink: creation.symlink.to_vec(),
             exclusive: true,

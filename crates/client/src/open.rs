@@ -15,7 +15,7 @@ use crate::client::{Client, Deadline};
 use crate::credentials::Access;
 use crate::error::{ClientError, Subject};
 use crate::file::{FileState, OpenFile, Reference};
-use crate::metadata::entry;
+use crate::metadata::{entry, masked};
 use crate::path::{Destination, split_last};
 use crate::session::Session;
 
@@ -53,6 +53,14 @@ impl OpenMode {
         Self { read: false, write: true, create: true, truncate: true, ..Self::READ };
 }
 
+/// What to create.
+#[derive(Clone, Copy)]
+pub(crate) struct NewFile {
+    pub(crate) permissions: FilePermissions,
+    pub(crate) umask: u32,
+    pub(crate) exclusive: bool,
+}
+
 /// What an attempt to open a name came to.
 enum Opened {
     File(OpenFile),
@@ -80,10 +88,41 @@ impl Client {
     ) -> Result<OpenFile, ClientError> {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
-            let deadline = self.deadline();
-            let (state, _) =
-                self.create_state(directory, name, permissions, exclusive, deadline).await?;
+            let new = NewFile { permissions, umask: 0, exclusive };
+            let (state, _) = self.create_state(directory, name, new, self.deadline()).await?;
             Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
+        };
+        result.await.map_err(|error| error.during("create", entry(directory, name)))
+    }
+
+    /// Opens a regular file in one way.
+    pub(crate) async fn open_as(
+        &self,
+        inode: InodeNumber,
+        mode: OpenMode,
+    ) -> Result<OpenFile, ClientError> {
+        let result = async {
+            let state = self.open_inode(inode, self.deadline()).await?;
+            let mode = self.permitted(&state, mode)?;
+            self.cut_open(OpenFile::new(state, mode), false).await
+        };
+        result.await.map_err(|error| error.during("open", Subject::Inode(inode)))
+    }
+
+    /// Creates and opens a regular file, or opens the one there is; tells whether it is new.
+    pub(crate) async fn create_as(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        new: NewFile,
+        mode: OpenMode,
+    ) -> Result<(OpenFile, bool), ClientError> {
+        let result = async {
+            self.require(directory, Access::CHANGE).await?;
+            let (state, created) = self.create_state(directory, name, new, self.deadline()).await?;
+            let mode = if created { mode } else { self.permitted(&state, mode)? };
+            let file = self.cut_open(OpenFile::new(state, mode), created).await?;
+            Ok::<_, ClientError>((file, created))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
     }
@@ -165,12 +204,12 @@ impl Client {
             }
         }
         self.require(directory, Access::CHANGE).await?;
-        let created =
-            self.create_state(directory, name, permissions, mode.exclusive, deadline).await;
+        let new = NewFile { permissions, umask: 0, exclusive: mode.exclusive };
+        let created = self.create_state(directory, name, new, deadline).await;
         match created {
             Ok((state, is_new)) => {
                 let checked = if is_new { mode } else { self.permitted(&state, mode)? };
-                self.finish_open(OpenFile::new(state, checked), is_new).await
+                self.cut_open(OpenFile::new(state, checked), is_new).await.map(Opened::File)
             }
             Err(error)
                 if !mode.exclusive && (error.is(Errno::EEXIST) || error.is(Errno::ELOOP)) =>
@@ -197,17 +236,18 @@ impl Client {
             None => Ok(Opened::Symlink),
             Some(state) => {
                 let mode = self.permitted(&state, mode)?;
-                self.finish_open(OpenFile::new(state, mode), false).await
+                self.cut_open(OpenFile::new(state, mode), false).await.map(Opened::File)
             }
         }
     }
 
-    async fn finish_open(&self, file: OpenFile, is_new: bool) -> Result<Opened, ClientError> {
+    /// Cuts a file to nothing if it was opened so.
+    async fn cut_open(&self, file: OpenFile, is_new: bool) -> Result<OpenFile, ClientError> {
         let mode = file.mode();
         if mode.truncate && mode.write && !is_new {
             file.truncate(0).await?;
         }
-        Ok(Opened::File(file))
+        Ok(file)
     }
 
     /// Opens a name in one request if its inode lives beside it; `None` for a symbolic link.
@@ -250,7 +290,9 @@ impl Client {
                 Ok(Some((attributes, _))) if attributes.kind == InodeType::Symlink => {
                     return Ok(None);
                 }
-                Ok(Some((attributes, reference))) => self.attach(&session, &attributes, reference),
+                Ok(Some((attributes, reference))) => {
+                    self.file_state(&session, &attributes, Some(reference))
+                }
                 Ok(None) => self.open_inode(reply.inode, deadline).await,
                 Err(error) => Err(error),
             };
@@ -269,8 +311,7 @@ impl Client {
         &self,
         directory: InodeNumber,
         name: &Name,
-        permissions: FilePermissions,
-        exclusive: bool,
+        new: NewFile,
         deadline: Deadline,
     ) -> Result<(Rc<FileState>, bool), ClientError> {
         let mut attempt = 0;
@@ -281,11 +322,11 @@ impl Client {
                 directory,
                 name: name.clone(),
                 kind: InodeType::File,
-                permissions,
-                umask: 0,
+                permissions: masked(new.permissions, new.umask),
+                umask: new.umask,
                 device: 0,
                 symlink: Vec::new(),
-                exclusive,
+                exclusive: new.exclusive,
                 open: true,
                 lease: Lease::NONE,
             };
@@ -299,7 +340,9 @@ impl Client {
             };
             drop(opening);
             let opened = match near {
-                Ok(Some((attributes, reference))) => self.attach(&session, &attributes, reference),
+                Ok(Some((attributes, reference))) => {
+                    self.file_state(&session, &attributes, Some(reference))
+                }
                 Ok(None) => self.open_inode(reply.inode, deadline).await,
                 Err(error) => Err(error),
             };
@@ -343,7 +386,7 @@ impl Client {
         let session = self.current_session();
         let reference = Reference::count(&session, inode).await;
         let attributes = self.take_reference(&session, inode, deadline).await?;
-        self.attach(&session, &attributes, reference)
+        self.file_state(&session, &attributes, Some(reference))
     }
 
     /// Has the home note the session's reference.
@@ -371,11 +414,11 @@ impl Client {
     }
 
     /// The state that all handles of an open file share.
-    fn attach(
+    fn file_state(
         &self,
         session: &Rc<Session>,
         attributes: &Attributes,
-        reference: Reference,
+        reference: Option<Reference>,
     ) -> Result<Rc<FileState>, ClientError> {
         match attributes.kind {
             InodeType::File => {}
@@ -386,6 +429,9 @@ impl Client {
         self.note(attributes)?;
         let shared = self.open_state(attributes.inode);
         if let Some(state) = shared.filter(|state| state.is_of(session)) {
+            if let Some(reference) = reference {
+                state.hold(reference);
+            }
             return Ok(state);
         }
         let state = Rc::new(FileState::new(self, session, attributes.clone(), reference));
@@ -394,6 +440,15 @@ impl Client {
             self.shared.files.borrow_mut().insert(attributes.inode, weak);
         }
         Ok(state)
+    }
+
+    /// A handle on a file of which another client of the process holds a reference for as long as
+    /// this handle exists. Costs no request, and gives nothing back when dropped.
+    pub fn attach(&self, attributes: &Attributes, mode: OpenMode) -> Result<OpenFile, ClientError> {
+        let state = self.file_state(&self.current_session(), attributes, None);
+        let state =
+            state.map_err(|error| error.during("open", Subject::Inode(attributes.inode)))?;
+        Ok(OpenFile::new(state, mode))
     }
 
     /// `mode`, if the user may open the file so.

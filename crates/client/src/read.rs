@@ -111,7 +111,7 @@ async fn read_chunks(
 ) -> Result<Vec<Slice>, ClientError> {
     let (inode, chunk_size) = (attributes.inode, attributes.chunk_size);
     let parallel = file.client.shared.options.parallel_chunks.max(1);
-    let session = file.session()?;
+    let session = &file.session()?;
     let calls = pieces(range, chunk_size).map(|piece| async move {
         let length = piece.end - piece.start;
         let request = ChunkRead {

@@ -47,18 +47,14 @@ impl Session {
         map: &Rc<RefCell<Rc<ClusterMap>>>,
         epoch: &Rc<Cell<Epoch>>,
         options: ClientOptions,
+        holder: SessionId,
     ) -> Rc<Session> {
         // Zero is no session.
         let id = SessionId(platform.random_u64().max(1));
         let cluster = map.borrow().cluster();
         let session = Rc::new(Session {
             platform: platform.clone(),
-            identity: Identity {
-                cluster,
-                key: key.clone(),
-                session: id,
-                holder: SessionId::default(),
-            },
+            identity: Identity { cluster, key: key.clone(), session: id, holder },
             map: map.clone(),
             epoch: epoch.clone(),
             options,

@@ -162,7 +162,7 @@ async fn write_chunks(
 ) -> Result<(), ClientError> {
     let (inode, generation, chunk_size) = (known.inode, known.generation, known.chunk_size);
     let parallel = file.client.shared.options.parallel_chunks.max(1);
-    let session = file.session()?;
+    let session = &file.session()?;
     let start = range.start;
     let calls = pieces(range, chunk_size).map(|piece| async move {
         let bulk = data.slice((piece.start - start) as usize..(piece.end - start) as usize);
