@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use ringfs_store::{HeadSlot, PendingCut, Record, namespace};
+use ringfs_store::{HeadSlot, PendingCut, Record, namespace, xattrs};
 use ringfs_wire::{
     AnyRequest, AttributeChanges, Attributes, Cut, DiscardTail, Errno, Generation, HEAD_SIZE,
     InodeNumber, InodeType, Status, TargetId, Wire,
@@ -78,6 +78,7 @@ impl Target {
                 inode.attributes.reach = if at > HEAD_SIZE { at } else { 0 };
             }
         });
+        xattrs::follow_changes(&mut tx, inode, resize.changes);
         let after = self.attributes_of(inode)?;
         if cuts_chunks {
             let cut = PendingCut {

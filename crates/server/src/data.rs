@@ -1,7 +1,7 @@
 //! File content: heads at the home, chunks at their owners, and the size between them.
 
 use ringfs_platform::{Buffer, Slice};
-use ringfs_store::{Inode, StoreError, namespace};
+use ringfs_store::{Inode, StoreError, namespace, xattrs};
 use ringfs_wire::{
     Append, AppendReply, Attributes, ChunkRead, ChunkWrite, Errno, Extend, Generation, HEAD_SIZE,
     HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, Status, Sync, Wire,
@@ -110,6 +110,11 @@ impl Target {
     ) -> Result<Attributes, Status> {
         let HeadPiece { inode, generation, offset, end } = piece;
         let now = self.now();
+        let extra = |attributes: &Attributes| {
+            let mut records = extra(attributes);
+            records.extend(xattrs::without_capability(&self.store.state(), inode));
+            records
+        };
         let written = self.store.write_head(inode, generation, offset, data, end, now, extra).await;
         written.map(|(attributes, _)| attributes).map_err(store_status)
     }
@@ -154,6 +159,7 @@ impl Target {
             attributes.modified = now;
             attributes.changed = now;
         });
+        xattrs::drop_capability(&mut tx, request.inode);
         let answer = self.attributes_of(request.inode)?.to_bytes();
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();
@@ -214,6 +220,7 @@ impl Target {
             inode.attributes.modified = now;
             inode.attributes.changed = now;
         });
+        xattrs::drop_capability(&mut tx, inode);
         let attributes = self.attributes_of(inode)?;
         let answer = AppendReply { offset, attributes }.to_bytes();
         self.record_reply(&mut tx, caller, &answer);

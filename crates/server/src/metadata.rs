@@ -1,6 +1,6 @@
 //! Names and attributes: the operations of one home, and where those of two homes begin.
 
-use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace};
+use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace, xattrs};
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
     DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link, LookupReply,
@@ -331,6 +331,7 @@ impl Target {
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, *inode, |inode| apply(&mut inode.attributes, changes, now));
+        xattrs::follow_changes(&mut tx, *inode, changes);
         let answer = self.attributes_of(*inode)?.to_bytes();
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();
@@ -386,10 +387,17 @@ impl Target {
     }
 }
 
-/// Applies attribute changes other than the size.
+/// Applies attribute changes other than the size. A change of owner takes privileges away, unless
+/// it comes with a mode.
 pub(crate) fn apply(attributes: &mut Attributes, changes: &AttributeChanges, now: Timestamp) {
+    let gives_away = changes.uid.is_some() || changes.gid.is_some();
+    let kills = changes.kill_privileges || gives_away && changes.mode.is_none();
+    let is_directory = attributes.kind == InodeType::Directory;
     let permissions = &mut attributes.permissions;
     permissions.mode = changes.mode.map_or(permissions.mode, |mode| mode & 0o7777);
+    if kills && !is_directory {
+        permissions.mode = xattrs::without_privileges(permissions.mode);
+    }
     permissions.uid = changes.uid.unwrap_or(permissions.uid);
     permissions.gid = changes.gid.unwrap_or(permissions.gid);
     attributes.accessed = changes.accessed.unwrap_or(attributes.accessed);

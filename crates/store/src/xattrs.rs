@@ -5,8 +5,8 @@
 //! step (see [`crate::Acl`]). Deliberately without permission checks: those are the caller's.
 
 use ringfs_wire::{
-    Errno, InodeNumber, InodeType, MAX_XATTR_LIST_LEN, MAX_XATTR_VALUE_LEN, Timestamp, XattrMode,
-    XattrName,
+    AttributeChanges, Errno, InodeNumber, InodeType, MAX_XATTR_LIST_LEN, MAX_XATTR_VALUE_LEN,
+    Timestamp, XattrMode, XattrName,
 };
 
 use crate::acl::Acl;
@@ -116,8 +116,20 @@ pub fn remove(
     Ok(())
 }
 
+/// What follows a change of attributes: the access control list keeps in step with the mode, and a
+/// program whose bytes or owner change loses its capabilities.
+pub fn follow_changes(tx: &mut Transaction, inode: InodeNumber, changes: &AttributeChanges) {
+    if changes.mode.is_some() {
+        follow_mode(tx, inode);
+    }
+    let is_owner = changes.uid.is_some() || changes.gid.is_some();
+    if is_owner || changes.size.is_some() || changes.kill_privileges {
+        drop_capability(tx, inode);
+    }
+}
+
 /// Keeps the access control list in step with permission bits that were set.
-pub fn follow_mode(tx: &mut Transaction, inode: InodeNumber) {
+fn follow_mode(tx: &mut Transaction, inode: InodeNumber) {
     let name = XattrName::access_acl();
     let changed = {
         let state = tx.state();
@@ -146,6 +158,12 @@ pub fn without_capability(state: &State, inode: InodeNumber) -> Option<Record> {
     }
     let name = XattrName::capability();
     state.xattr(inode, &name).map(|_| Record::DeleteXattr { inode, name: name.clone() })
+}
+
+/// Takes a program's capabilities away in a transaction that changes it.
+pub fn drop_capability(tx: &mut Transaction, inode: InodeNumber) {
+    let record = without_capability(&tx.state(), inode);
+    record.into_iter().for_each(|record| tx.put(record));
 }
 
 fn delete(tx: &mut Transaction, inode: InodeNumber, name: &XattrName) {

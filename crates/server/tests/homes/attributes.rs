@@ -2,8 +2,8 @@
 
 use crate::support::{Session, create, run};
 use ringfs_wire::{
-    Errno, GetXattr, InodeNumber, InodeType, ListXattrs, RemoveXattr, SetXattr, XattrMode,
-    XattrName,
+    AttributeChanges, Errno, GetXattr, HeadWrite, InodeNumber, InodeType, ListXattrs,
+    MetadataUpdate, RemoveXattr, SetXattr, XattrMode, XattrName,
 };
 
 const ROOT: InodeNumber = InodeNumber::ROOT;
@@ -65,5 +65,87 @@ fn attributes_are_refused_as_linux_does() {
         }
         let full = set(inode, "user.more", &[0; 64 << 10]);
         assert_eq!(session.refusal(inode, &full).await, Errno::ENOSPC);
+    });
+}
+
+async fn change(session: &Session, inode: InodeNumber, changes: AttributeChanges) -> u32 {
+    let update = MetadataUpdate { inode, changes };
+    session.ask(inode, &update).await.unwrap().permissions.mode
+}
+
+#[test]
+fn a_program_loses_its_privileges_with_its_owner_or_bytes() {
+    run(1, |session| async move {
+        let change = |inode, changes| change(&session, inode, changes);
+        let none = AttributeChanges::default();
+        let kill = AttributeChanges { kill_privileges: true, ..none.clone() };
+        let chown = AttributeChanges { uid: Some(5), ..none.clone() };
+        let both = AttributeChanges { mode: Some(0o6755), ..chown.clone() };
+        let file = file(&session, "f", 0o6755).await;
+        let has_capability =
+            async || session.ask(file, &get(file, "security.capability")).await.is_ok();
+        session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
+        assert_eq!(change(file, none.clone()).await, 0o6755);
+        assert!(has_capability().await);
+        assert_eq!(change(file, kill.clone()).await, 0o755);
+        assert!(!has_capability().await);
+        session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
+        assert_eq!(change(file, both).await, 0o6755);
+        assert!(!has_capability().await);
+        assert_eq!(change(file, chown.clone()).await, 0o755);
+        assert_eq!(
+            change(file, AttributeChanges { mode: Some(0o2644), ..none.clone() }).await,
+            0o2644
+        );
+        assert_eq!(change(file, kill).await, 0o2644, "setgid without execution is no privilege");
+        session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
+        change(file, AttributeChanges { size: Some(1), ..none.clone() }).await;
+        assert!(!has_capability().await);
+        session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
+        let generation = session.attributes(file).await.unwrap().generation;
+        let write = HeadWrite { inode: file, generation, offset: 0 };
+        session.send(file, &write, b"bytes").await.unwrap();
+        assert!(!has_capability().await);
+        let directory = session.create(create(ROOT, "d", InodeType::Directory, 0o2755)).await;
+        assert_eq!(change(directory, chown).await, 0o2755, "of a directory it means inheritance");
+    });
+}
+
+/// An access control list of owner, user 9, group, mask and other.
+fn acl(owner: u8, named: u8, group: u8, mask: u8, other: u8) -> Vec<u8> {
+    let mut value = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in
+        [(1, owner, 255), (2, named, 9), (4, group, 255), (16, mask, 255), (32, other, 255)]
+    {
+        let rest = if id == 255 { [255; 3] } else { [0; 3] };
+        value.extend_from_slice(&[tag, 0, permissions, 0, id, rest[0], rest[1], rest[2]]);
+    }
+    value
+}
+
+const ACCESS: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
+
+#[test]
+fn access_lists_and_modes_are_in_step() {
+    run(1, |session| async move {
+        let inode = file(&session, "f", 0o2644).await;
+        let list = set(inode, ACCESS, &acl(7, 6, 5, 6, 1));
+        assert_eq!(session.ask(inode, &list).await.unwrap().permissions.mode, 0o2761);
+        let killing = SetXattr { kill_sgid: true, ..list };
+        assert_eq!(session.ask(inode, &killing).await.unwrap().permissions.mode, 0o761);
+        let mode = AttributeChanges { mode: Some(0o640), ..Default::default() };
+        assert_eq!(change(&session, inode, mode).await, 0o640);
+        let now = session.ask(inode, &get(inode, ACCESS)).await.unwrap();
+        assert_eq!(now, acl(6, 6, 5, 4, 0));
+        let mut trivial = acl(6, 0, 4, 0, 4);
+        trivial.drain(28..36);
+        trivial.drain(12..20);
+        let after = session.ask(inode, &set(inode, ACCESS, &trivial)).await.unwrap();
+        assert_eq!(after.permissions.mode, 0o644);
+        assert_eq!(session.refusal(inode, &get(inode, ACCESS)).await, Errno::ENODATA);
+        assert_eq!(session.refusal(inode, &set(inode, ACCESS, b"junk")).await, Errno::EINVAL);
+        let default = set(inode, DEFAULT, &acl(7, 6, 5, 6, 1));
+        assert_eq!(session.refusal(inode, &default).await, Errno::EACCES);
     });
 }

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
-use ringfs_platform::{Address, Outcome, Platform, SimulatedNode, Simulation, SimulationOptions};
+use ringfs_platform::{
+    Address, Outcome, Platform, SimulatedNode, Simulation, SimulationOptions, Slice,
+};
 use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
 use ringfs_server::NodeOptions;
 use ringfs_wire::{
@@ -93,6 +95,17 @@ impl Session {
         request: &R,
     ) -> Result<R::Reply, Status> {
         let answer = self.peers[&self.home(at)].call(request, None).await;
+        answer.map(|response| response.reply).map_err(|error| error.status().expect("a status"))
+    }
+
+    /// Sends data to the home of `at`.
+    pub(crate) async fn send<R: Request>(
+        &self,
+        at: InodeNumber,
+        request: &R,
+        data: &[u8],
+    ) -> Result<R::Reply, Status> {
+        let answer = self.peers[&self.home(at)].call(request, Some(Slice::from(data))).await;
         answer.map(|response| response.reply).map_err(|error| error.status().expect("a status"))
     }
 
