@@ -28,19 +28,23 @@ impl Target {
             namespace::directory(&state, request.to_directory)?;
             namespace::find(&state, request.to_directory, &request.to_name)
         };
-        if let Some(replaced) = &replaced {
-            if request.mode == RenameMode::NoReplace {
-                return Err(Errno::EEXIST.into());
-            }
-            if replaced.inode == from.inode {
+        match (&replaced, request.mode) {
+            (Some(_), RenameMode::NoReplace) => return Err(Errno::EEXIST.into()),
+            (None, RenameMode::Exchange) => return Err(Errno::ENOENT.into()),
+            (Some(replaced), _) if replaced.inode == from.inode => {
                 return self.same_inode(request, from.inode).await;
             }
-            fits(from.kind, replaced.kind)?;
+            (Some(replaced), RenameMode::Replace) => fits(from.kind, replaced.kind)?,
+            _ => {}
         }
-        let plan = self.rename_plan(request, &from, replaced.as_ref());
-        let moves_directory =
-            from.kind == InodeType::Directory && request.from_directory != request.to_directory;
-        if !moves_directory {
+        let plan = match &replaced {
+            Some(other) if request.mode == RenameMode::Exchange => {
+                self.exchange_plan(request, &from, other)
+            }
+            replaced => self.rename_plan(request, &from, replaced.as_ref()),
+        };
+        let moves = moved_directories(request, &from, replaced.as_ref());
+        if moves.is_empty() {
             return plan.run(self, caller, Vec::new()).await.map_err(|s| changed(request, s));
         }
         let operation = Operation::begin(self).await?;
@@ -50,7 +54,9 @@ impl Target {
         } else {
             operation.prepare(root, vec![Step::LockRenames {}]).await?;
         }
-        self.refuse_cycle(from.inode, request.to_directory).await?;
+        for (moved, directory) in moves {
+            self.refuse_cycle(moved, directory).await?;
+        }
         let done = plan.run_in(operation, Some((caller, Vec::new()))).await;
         done.map_err(|status| changed(request, status))
     }
@@ -91,6 +97,25 @@ impl Target {
                 _ => Step::DropLink { inode: *inode },
             };
             plan.add(*inode, drop, *inode);
+        }
+        plan
+    }
+
+    fn exchange_plan(&self, request: &Rename, from: &PeekReply, to: &Dentry) -> Plan {
+        let mut plan = Plan::new(self);
+        let (from_place, to_place) = (
+            (request.from_directory, &request.from_name),
+            (request.to_directory, &request.to_name),
+        );
+        let exchanged = [
+            (to_place, from.inode, from.kind, to.inode),
+            (from_place, to.inode, to.kind, from.inode),
+        ];
+        for ((directory, name), inode, kind, replaced) in exchanged {
+            let (name, replaces) = (name.clone(), Some(replaced));
+            let moved = Step::Move { inode, directory, name: name.clone() };
+            plan.add(directory, Step::PutName { directory, name, inode, kind, replaces }, inode);
+            plan.add(inode, moved, inode);
         }
         plan
     }
@@ -140,6 +165,23 @@ impl Target {
             None => Err(Status::Malformed),
         }
     }
+}
+
+/// The directories that get another parent, and which.
+fn moved_directories(
+    request: &Rename,
+    from: &PeekReply,
+    replaced: Option<&Dentry>,
+) -> Vec<(InodeNumber, InodeNumber)> {
+    if request.from_directory == request.to_directory {
+        return Vec::new();
+    }
+    let there = Some((from.inode, from.kind, request.to_directory));
+    let back = replaced.filter(|_| request.mode == RenameMode::Exchange);
+    let back = back.map(|other| (other.inode, other.kind, request.from_directory));
+    let moved = there.into_iter().chain(back);
+    let directories = moved.filter(|(_, kind, _)| *kind == InodeType::Directory);
+    directories.map(|(inode, _, parent)| (inode, parent)).collect()
 }
 
 /// What a refused plan tells the caller. Names that came or went since the plan was made are no

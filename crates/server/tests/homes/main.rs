@@ -1,4 +1,5 @@
 //! A node's promises about names and attributes, over one home and over several.
 
 mod attributes;
+mod exchange;
 mod support;

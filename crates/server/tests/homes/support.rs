@@ -15,7 +15,8 @@ use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
 use ringfs_server::NodeOptions;
 use ringfs_wire::{
     Attributes, AttributesGet, AttributesResult, ClusterId, Errno, FilePermissions, InodeNumber,
-    InodeType, Lease, MetadataCreate, Name, NodeId, Request, SessionId, Status, TargetId,
+    InodeType, Lease, MetadataCreate, MetadataLookup, Name, NodeId, Request, SessionId, Status,
+    TargetId,
 };
 
 const SERVER: SimulatedNode = SimulatedNode(0);
@@ -126,6 +127,31 @@ impl Session {
             AttributesResult::Found(attributes, _) => Ok(*attributes),
             AttributesResult::Failed(status) => Err(status),
         }
+    }
+
+    /// What a name holds.
+    pub(crate) async fn find(
+        &self,
+        directory: InodeNumber,
+        text: &str,
+    ) -> Result<InodeNumber, Status> {
+        let (name, lease) = (Some(name(text)), Lease::NONE);
+        let request = MetadataLookup { directory, name, open: false, head: false, lease };
+        Ok(self.ask(directory, &request).await?.inode)
+    }
+
+    /// New directories below `directory` whose homes differ, one per target.
+    pub(crate) async fn directories(&self, directory: InodeNumber) -> Vec<InodeNumber> {
+        let mut found = BTreeMap::new();
+        for number in 0.. {
+            if found.len() == self.peers.len() {
+                break;
+            }
+            let new = create(directory, &format!("d{number}"), InodeType::Directory, 0o755);
+            let inode = self.create(new).await;
+            found.entry(self.home(inode)).or_insert(inode);
+        }
+        found.into_values().collect()
     }
 }
 
