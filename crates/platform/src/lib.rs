@@ -18,6 +18,7 @@ mod buffer;
 mod disk;
 mod error;
 mod flags;
+pub mod fuse;
 mod mailbox;
 mod net;
 mod platform;

@@ -19,7 +19,7 @@ const POLLS_PER_INSTANT_MAX: u64 = 5_000_000;
 
 /// A whole world on one thread: nodes, disks, network and clock, driven by one seed.
 pub struct Simulation {
-    world: WorldRef,
+    pub(super) world: WorldRef,
 }
 
 impl Simulation {
@@ -94,8 +94,8 @@ impl Simulation {
         SimulationRng::new(self.world.borrow().generator.clone())
     }
 
-    /// Kills the process on `node`: tasks, listeners, links and locks are gone; the disk keeps
-    /// all written data. Operations in flight are executed or not.
+    /// Kills the process on `node`: tasks, listeners, links, FUSE connections and locks are gone;
+    /// the disk keeps all written data. Operations in flight are executed or not.
     pub fn kill(&self, node: SimulatedNode) {
         self.end_process(node, 1);
         let mut world = self.world.borrow_mut();
@@ -125,6 +125,7 @@ impl Simulation {
             let mut world = self.world.borrow_mut();
             world.note(kind << 32 | u64::from(node.0));
             world.node(node).process += 1;
+            world.close_mounts(node);
             world.take_tasks(Some(node))
         };
         // With the world free: destructors of tasks call into it.

@@ -2,6 +2,7 @@
 
 mod disk;
 mod executor;
+mod fuse;
 mod net;
 mod random;
 mod world;
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub(crate) use disk::File;
 pub use disk::SimulatedBackend;
 pub use executor::{Platform, Simulation};
+pub(crate) use fuse::{FuseChannel, FuseHandoff, FuseMount, FuseNotifier};
+pub use fuse::{FuseEvent, FuseKernel, NotifyCompletion};
 pub(crate) use net::{Handoff, Link, LinkReceiver, LinkSender, Listener};
 pub use random::SimulationRng;
 

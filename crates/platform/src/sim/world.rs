@@ -15,6 +15,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::disk::{DiskState, LateOperation};
+use super::fuse::{Delivery, Mounts};
 use super::net::{Network, NetworkEvent};
 use super::random::Generator;
 use super::{Faults, SimulatedNode, SimulationOptions};
@@ -76,6 +77,7 @@ pub(super) enum Event {
     Wake(Waker),
     Network(NetworkEvent),
     Disk(SimulatedNode, LateOperation),
+    Fuse(Delivery),
 }
 
 /// When a timer fires, and which of those at the same instant it is.
@@ -102,6 +104,7 @@ pub(super) struct World {
     pub(super) generator: Rc<RefCell<Generator>>,
     pub(super) options: SimulationOptions,
     pub(super) network: Network,
+    pub(super) mounts: Mounts,
     pub(super) ended: bool,
     now: u64,
     trace: u64,
@@ -119,6 +122,7 @@ impl World {
             generator: Rc::new(RefCell::new(Generator::new(seed))),
             options,
             network: Network::default(),
+            mounts: Mounts::default(),
             ended: false,
             now: 0,
             trace: 0xcbf2_9ce4_8422_2325,
@@ -313,6 +317,7 @@ impl World {
                 Event::Wake(waker) => waker.wake(),
                 Event::Network(event) => self.network_event(event),
                 Event::Disk(node, operation) => operation.apply(self, node),
+                Event::Fuse(delivery) => delivery.arrive(),
             }
         }
         Jump::Fired

@@ -98,7 +98,7 @@ async fn submit<O: compio::driver::OpCode + 'static>(operation: O) -> (Result<us
 }
 
 /// Runs a call that no ring operation covers where it may block.
-async fn offload<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn offload<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     let result = compio::runtime::spawn_blocking(call).await;
     activity::note();
     // It cannot be cancelled here, and a panic of the call goes on.

@@ -1,0 +1,177 @@
+//! A real mount: its descriptors, and the channels that shards serve.
+//!
+//! Invariant: every descriptor of the connection is non-blocking. Requests are fetched inline
+//! once the kernel says there are some, so a waiting shard holds no memory for them; answers are
+//! written inline, because the kernel copies them in the caller's time anyway.
+
+mod mounting;
+mod notifier;
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::Poll;
+
+use compio::BufResult;
+use compio::driver::op::{Interest, PollOnce};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+pub(crate) use notifier::FuseNotifier;
+
+use super::{Platform, activity, disk};
+use crate::fuse::{FuseError, MountRequest, RECEIVE_CAPACITY_MIN};
+use crate::{Buffer, Slice};
+
+const DEVICE: &str = "/dev/fuse";
+/// The request that makes a fresh descriptor a further one of a connection.
+const FUSE_DEV_IOC_CLONE: u32 = 0x8004_e500;
+/// Requests up to this size are moved to memory of their own size.
+const SMALL_REQUEST_MAX: usize = 4096;
+/// Pieces per system call, as the kernel takes them.
+const PIECES_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct FuseMount {
+    directory: PathBuf,
+    /// Tells this mount from a later one at the same place.
+    device: String,
+    descriptor: OwnedFd,
+    notifier: FuseNotifier,
+}
+
+impl Platform {
+    pub(crate) async fn mount_fuse(&self, request: &MountRequest) -> Result<FuseMount, FuseError> {
+        let request = request.clone();
+        disk::offload(move || mounting::mount(&request)).await
+    }
+}
+
+impl FuseMount {
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn first(&self) -> io::Result<FuseHandoff> {
+        Ok(FuseHandoff { descriptor: self.descriptor.try_clone()? })
+    }
+
+    pub(crate) fn handoff(&self) -> io::Result<FuseHandoff> {
+        let descriptor = open_device()?;
+        let source = self.descriptor.as_raw_fd();
+        // SAFETY: the call reads the descriptor's number, a u32, which outlives it.
+        let result = unsafe {
+            libc::ioctl(descriptor.as_raw_fd(), FUSE_DEV_IOC_CLONE.into(), &raw const source)
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(FuseHandoff { descriptor })
+    }
+
+    pub(crate) fn notifier(&self) -> FuseNotifier {
+        self.notifier.clone()
+    }
+
+    pub(crate) async fn unmount(&self) -> Result<(), FuseError> {
+        let (directory, device) = (self.directory.clone(), self.device.clone());
+        // On another thread, because the kernel may first want requests answered by this one.
+        disk::offload(move || mounting::unmount(&directory, &device)).await
+    }
+}
+
+fn open_device() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(DEVICE, flags, Mode::empty())?)
+}
+
+#[derive(Debug)]
+pub(crate) struct FuseHandoff {
+    descriptor: OwnedFd,
+}
+
+impl FuseHandoff {
+    pub(crate) fn adopt(self) -> FuseChannel {
+        FuseChannel { descriptor: Arc::new(self.descriptor) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FuseChannel {
+    descriptor: Arc<OwnedFd>,
+}
+
+impl FuseChannel {
+    pub(crate) async fn receive(&self, capacity: usize) -> io::Result<Option<Buffer>> {
+        assert!(capacity >= RECEIVE_CAPACITY_MIN, "no FUSE request fits");
+        loop {
+            // Without this a busy channel would keep its shard from handling what it fetched.
+            yield_once().await;
+            match self.fetch(capacity) {
+                Ok(request) => {
+                    activity::note();
+                    return Ok(Some(request));
+                }
+                Err(Errno::NODEV) => return Ok(None),
+                // NOENT: the request was interrupted while it was being fetched.
+                Err(Errno::INTR | Errno::NOENT) => {}
+                Err(Errno::AGAIN) => self.readable().await?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Takes one request out of the kernel's queue, if there is one.
+    fn fetch(&self, capacity: usize) -> Result<Buffer, Errno> {
+        let mut buffer = Buffer::with_capacity(capacity);
+        buffer.set_len(capacity);
+        let len = rustix::io::read(&*self.descriptor, &mut buffer[..])?;
+        if len <= SMALL_REQUEST_MAX {
+            // The large buffer goes back to the pool, for the next request.
+            return Ok(Buffer::from_slice(&buffer[..len]));
+        }
+        buffer.set_len(len);
+        Ok(buffer)
+    }
+
+    /// Waits until there may be a request, or the mount is gone.
+    async fn readable(&self) -> io::Result<()> {
+        let operation = PollOnce::new(self.descriptor.clone(), Interest::Readable);
+        let BufResult(result, _) = compio::runtime::submit(operation).await;
+        result.map(|_| ())
+    }
+
+    pub(crate) async fn reply(&self, head: Vec<u8>, bulk: Vec<Slice>) -> io::Result<()> {
+        let joined: Vec<u8>;
+        let mut pieces = vec![IoSlice::new(&head)];
+        if bulk.len() < PIECES_MAX {
+            pieces.extend(bulk.iter().map(|slice| IoSlice::new(slice)));
+        } else {
+            joined = bulk.iter().flat_map(|slice| slice.iter().copied()).collect();
+            pieces.push(IoSlice::new(&joined));
+        }
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        match rustix::io::writev(&*self.descriptor, &pieces) {
+            Ok(written) if written == len => Ok(()),
+            Ok(_) => Err(ErrorKind::WriteZero.into()),
+            // The request was interrupted, or the mount is gone.
+            Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
