@@ -7,20 +7,20 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 use futures_util::future::{join, join_all};
 use futures_util::lock::Mutex;
 use ringfs_platform::Slice;
 use ringfs_rpc::Response;
-use ringfs_wire::{
-    Attributes, Errno, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, Sync, TargetId,
-};
+use ringfs_wire::{Attributes, Errno, Generation, HeadRead, InodeNumber, Request, Sync, TargetId};
 
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
 use crate::open::OpenMode;
 use crate::session::Session;
+use crate::stripe::chunk_part;
 
 /// With more chunks per target than this, a sync asks all targets instead of computing owners.
 const CHUNKS_PER_TARGET_COMPUTED: u64 = 64;
@@ -203,19 +203,35 @@ impl FileState {
         Ok(response)
     }
 
-    /// The targets that may hold chunks of the first `reach` bytes.
-    fn owners(&self, reach: u64) -> BTreeSet<TargetId> {
+    /// The targets that may hold chunks of a range of the file.
+    pub(crate) fn owners(&self, range: Range<u64>) -> BTreeSet<TargetId> {
         let map = self.client.map();
-        let all = || map.targets().iter().map(|entry| entry.id).collect();
-        if reach <= HEAD_SIZE {
+        let range = chunk_part(&range);
+        if range.is_empty() {
             return BTreeSet::new();
         }
         let (inode, chunk_size) = (self.inode(), u64::from(self.attributes().chunk_size));
-        let chunks = reach.div_ceil(chunk_size);
-        if chunks > CHUNKS_PER_TARGET_COMPUTED * map.targets().len() as u64 {
-            return all();
+        let chunks = range.start / chunk_size..range.end.div_ceil(chunk_size);
+        let computed_max = CHUNKS_PER_TARGET_COMPUTED * map.targets().len() as u64;
+        if chunks.end - chunks.start > computed_max {
+            return map.targets().iter().map(|entry| entry.id).collect();
         }
-        (HEAD_SIZE / chunk_size..chunks).map(|index| map.chunk_owner(inode, index)).collect()
+        chunks.map(|index| map.chunk_owner(inode, index)).collect()
+    }
+
+    /// Asks several targets the same, all at once; their answers in the order of the targets.
+    pub(crate) async fn call_owners<R: Request>(
+        &self,
+        owners: &BTreeSet<TargetId>,
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<Vec<R::Reply>, ClientError> {
+        let session = &self.session()?;
+        let asked = join_all(owners.iter().map(|owner| async move {
+            let response = self.client.call_target(session, *owner, request, None, deadline).await;
+            response.map(|response| response.reply)
+        }));
+        asked.await.into_iter().collect()
     }
 
     async fn sync_owners(
@@ -223,26 +239,20 @@ impl FileState {
         owners: &BTreeSet<TargetId>,
         deadline: Deadline,
     ) -> Result<(), ClientError> {
-        let session = self.session()?;
-        let request = Sync { inode: Some(self.inode()) };
-        let (session, request) = (&session, &request);
-        let synced = join_all(owners.iter().map(|owner| async move {
-            self.client.call_target(session, *owner, request, None, deadline).await.map(drop)
-        }));
-        synced.await.into_iter().collect()
+        self.call_owners(owners, &Sync { inode: Some(self.inode()) }, deadline).await.map(drop)
     }
 
     /// Owners first, the home last: a durable size never covers data that is not.
     async fn sync(&self) -> Result<(), ClientError> {
         let deadline = self.client.deadline();
         // Data that others have written counts too, and may reach further than is known here.
-        let early = self.owners(self.attributes().reach);
+        let early = self.owners(0..self.attributes().reach);
         let (synced, refreshed) =
             join(self.sync_owners(&early, deadline), self.refresh(deadline)).await;
         synced?;
         let now = refreshed?;
         let reach = now.reach.max(now.size);
-        let late: BTreeSet<_> = self.owners(reach).difference(&early).copied().collect();
+        let late: BTreeSet<_> = self.owners(0..reach).difference(&early).copied().collect();
         self.sync_owners(&late, deadline).await?;
         self.call(&Sync { inode: Some(self.inode()) }, None, deadline).await?;
         Ok(())

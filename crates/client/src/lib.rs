@@ -17,6 +17,7 @@ mod credentials;
 mod directory;
 mod error;
 mod file;
+mod holes;
 mod leased;
 mod metadata;
 mod notify;

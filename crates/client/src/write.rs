@@ -71,11 +71,23 @@ async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<
     }
     let range = offset..end;
     let deadline = file.client.deadline();
+    let known = file.attributes().clone();
+    let write = async |known: &Attributes| write_once(file, &range, data, known, deadline).await;
+    until_current(file, &range, known, deadline, write).await
+}
+
+/// Carries out a change of `range` with the attributes known, again with newer ones for as long as
+/// they turn out to be old. What a failure leaves beyond the size is cut off.
+pub(crate) async fn until_current(
+    file: &Rc<FileState>,
+    range: &Range<u64>,
+    mut known: Attributes,
+    deadline: Deadline,
+    change: impl AsyncFn(&Attributes) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     let mut attempt = 0;
-    let mut known = file.attributes().clone();
     loop {
-        let result = write_once(file, &range, data, &known, deadline).await;
-        match result {
+        match change(&known).await {
             Err(error) if error.is_stale() => {
                 let again = async {
                     file.client.back_off(attempt, deadline, Status::Busy).await?;
@@ -84,14 +96,14 @@ async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<
                 known = match again.await {
                     Ok(now) => now,
                     Err(error) => {
-                        discard_tail(file, &range, &error, deadline).await;
+                        discard_tail(file, range, &error, deadline).await;
                         return Err(error);
                     }
                 };
                 attempt += 1;
             }
             Err(error) => {
-                discard_tail(file, &range, &error, deadline).await;
+                discard_tail(file, range, &error, deadline).await;
                 return Err(error);
             }
             Ok(()) => return Ok(()),
@@ -133,7 +145,11 @@ async fn write_once(
 }
 
 /// Announces writes up to `end` and further, unless that has been done.
-async fn reserve(file: &FileState, end: u64, deadline: Deadline) -> Result<(), ClientError> {
+pub(crate) async fn reserve(
+    file: &FileState,
+    end: u64,
+    deadline: Deadline,
+) -> Result<(), ClientError> {
     if end <= file.attributes().reach {
         return Ok(());
     }

@@ -17,11 +17,11 @@ pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
 const HEAD_READ_ATTEMPTS: usize = 16;
 
 /// Where a write goes in a head, and how far the file extends after it.
-struct HeadPiece {
-    inode: InodeNumber,
-    generation: Generation,
-    offset: u64,
-    end: u64,
+pub(crate) struct HeadPiece {
+    pub(crate) inode: InodeNumber,
+    pub(crate) generation: Generation,
+    pub(crate) offset: u64,
+    pub(crate) end: u64,
 }
 
 impl Target {
@@ -70,7 +70,7 @@ impl Target {
     }
 
     /// A regular file of this home.
-    async fn file(&self, inode: InodeNumber) -> Result<Inode, Status> {
+    pub(crate) async fn file(&self, inode: InodeNumber) -> Result<Inode, Status> {
         let found = self.settled_inode(inode).await.map_err(gone)?;
         match found.attributes.kind {
             InodeType::File => Ok(found),
@@ -102,7 +102,7 @@ impl Target {
         reply(&written.await?)
     }
 
-    async fn write_head_here(
+    pub(crate) async fn write_head_here(
         &self,
         piece: HeadPiece,
         data: Slice,
@@ -144,10 +144,9 @@ impl Target {
     pub(crate) async fn extend(&self, request: &Extend, caller: Caller) -> Answer {
         let found = self.file(request.inode).await?;
         let known = &found.attributes;
-        let is_announced = request.end <= known.reach.max(HEAD_SIZE);
         // A power loss may have taken back the size that the writer took for granted.
-        let is_shorter = request.overwrite && request.end > known.size;
-        if self.is_stale(known.generation != request.generation || !is_announced || is_shorter) {
+        let end_max = if request.overwrite { known.size } else { known.reach.max(HEAD_SIZE) };
+        if self.is_stale(known.generation != request.generation || request.end > end_max) {
             return Err(Status::StaleGeneration);
         }
         self.room(false)?;
@@ -167,7 +166,7 @@ impl Target {
     }
 
     /// Whether a request is refused for its generation.
-    fn is_stale(&self, stale: bool) -> bool {
+    pub(crate) fn is_stale(&self, stale: bool) -> bool {
         #[cfg(feature = "mutations")]
         return stale && !self.mutations.skip_generation_check;
         #[cfg(not(feature = "mutations"))]
@@ -289,14 +288,14 @@ impl Target {
 }
 
 /// A handle whose inode is gone is stale; a path would have been told `ENOENT` before.
-fn gone(status: Status) -> Status {
+pub(crate) fn gone(status: Status) -> Status {
     match status {
         Status::Failed(Errno::ENOENT) => Errno::ESTALE.into(),
         other => other,
     }
 }
 
-fn store_status(error: StoreError) -> Status {
+pub(crate) fn store_status(error: StoreError) -> Status {
     gone(error.status())
 }
 

@@ -9,6 +9,7 @@
 mod cut;
 mod data;
 mod error;
+mod fallocate;
 mod locks;
 mod metadata;
 #[cfg(feature = "mutations")]

@@ -253,6 +253,7 @@ impl Target {
             AnyRequest::Append(request) => self.append(request, bulk, caller).await,
             AnyRequest::SetXattr(request) => self.set_xattr(request, caller).await,
             AnyRequest::RemoveXattr(request) => self.remove_xattr(request, caller).await,
+            AnyRequest::HeadPunch(request) => self.head_punch(request, caller).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -294,6 +295,9 @@ impl Target {
             AnyRequest::PeekName(request) => self.peek_name(request).await,
             AnyRequest::GetXattr(request) => self.get_xattr(request).await,
             AnyRequest::ListXattrs(request) => self.list_xattrs(request).await,
+            AnyRequest::ChunkExtents(request) => self.chunk_extents(request).await,
+            AnyRequest::ChunkPunch(request) => self.chunk_punch(request).await,
+            AnyRequest::ChunkAllocate(request) => self.chunk_allocate(request).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -320,6 +324,7 @@ impl Target {
             AnyRequest::Extend(request) => home(request.inode),
             AnyRequest::DiscardTail(request) => home(request.inode),
             AnyRequest::Append(request) => home(request.inode),
+            AnyRequest::HeadPunch(request) => home(request.inode),
             AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::PeekName(request) => home(request.directory),
@@ -464,6 +469,7 @@ fn tells_no_state(request: &AnyRequest) -> bool {
             | AnyRequest::Shutdown(_)
             | AnyRequest::SessionRenew(_)
             | AnyRequest::ChunkRead(_)
+            | AnyRequest::ChunkExtents(_)
     )
 }
 

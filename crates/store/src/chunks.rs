@@ -5,6 +5,8 @@
 //! memory, and a dirty mark is dropped only when the sync that began after it has succeeded.
 //! Deliberately without generations and cuts, which `store` keeps in the log.
 
+mod holes;
+
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,8 @@ use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
 use ringfs_wire::InodeNumber;
 
 use crate::log::FILE_MODE;
+
+pub use holes::Extents;
 
 /// Chunks in one segment file.
 const CHUNKS_PER_SEGMENT: u64 = 1024;

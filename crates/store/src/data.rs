@@ -5,13 +5,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_platform::{Buffer, Slice};
+use ringfs_platform::{Buffer, Slice, StorageError};
 use ringfs_wire::{Attributes, Generation, HEAD_SIZE, InodeNumber, InodeType, Timestamp};
 
-use crate::chunks::Chunks;
+use crate::chunks::{Chunks, Extents};
 use crate::error::StoreError;
 use crate::locks::InodeGuard;
 use crate::record::{Floor, HeadSlot, Inode, Record};
@@ -160,6 +161,54 @@ impl Store {
         result.map_err(|error| engine.disk_error(error))
     }
 
+    /// Makes what is here of a range of the file a hole.
+    pub async fn punch_chunks(
+        &self,
+        inode: InodeNumber,
+        generation: Generation,
+        chunk_size: u32,
+        range: Range<u64>,
+    ) -> Result<(), StoreError> {
+        let engine = self.engine();
+        let _guard = engine.chunk_locks.shared(inode).await;
+        engine.log.check()?;
+        engine.check_floor(inode, generation)?;
+        engine.changed(engine.chunks.punch(inode, chunk_size, range).await)
+    }
+
+    /// Reserves space for a range of one chunk, whose bytes stay.
+    pub async fn allocate_chunk(
+        &self,
+        inode: InodeNumber,
+        generation: Generation,
+        chunk_size: u32,
+        range: Range<u64>,
+    ) -> Result<(), StoreError> {
+        let engine = self.engine();
+        let len = range.end.saturating_sub(range.start);
+        let (key, at) = Chunks::locate(inode, chunk_size, range.start, len as usize)
+            .ok_or(StoreError::Invalid("space across chunks"))?;
+        let _guard = engine.chunk_locks.shared(inode).await;
+        engine.log.check()?;
+        engine.check_floor(inode, generation)?;
+        engine.changed(engine.chunks.allocate(key, at, len).await)
+    }
+
+    /// Where the chunks here hold data, from `from` on: at most `limit` ranges.
+    pub async fn chunk_extents(
+        &self,
+        inode: InodeNumber,
+        generation: Generation,
+        chunk_size: u32,
+        from: u64,
+        limit: usize,
+    ) -> Result<Extents, StoreError> {
+        let engine = self.engine();
+        let _guard = engine.chunk_locks.shared(inode).await;
+        engine.check_floor(inode, generation)?;
+        Ok(engine.chunks.extents(inode, chunk_size, from, limit).await?)
+    }
+
     /// Refuses older generations of an inode from now on and drops its chunks from `length` on.
     /// Repeating a cut does nothing. Durable after [`Store::sync_inode`].
     pub async fn cut_chunks(
@@ -222,6 +271,16 @@ impl Engine {
         image.resize(image.len().max(end), 0);
         image[offset as usize..end].copy_from_slice(data);
         self.heads.write_image(image).await.map_err(|error| self.disk_error(error))
+    }
+
+    /// After an attempt to change holes or reserved space: whatever became of it awaits a sync. A
+    /// local file system that cannot do it is no reason to stop.
+    fn changed(&self, result: Result<(), StorageError>) -> Result<(), StoreError> {
+        self.syncer.wake();
+        match result {
+            Err(error @ StorageError::Unsupported(_)) => Err(StoreError::Storage(error)),
+            result => result.map_err(|error| self.disk_error(error)),
+        }
     }
 
     fn check_floor(&self, inode: InodeNumber, generation: Generation) -> Result<(), StoreError> {

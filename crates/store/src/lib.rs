@@ -36,6 +36,7 @@ mod snapshot;
 mod error;
 
 pub use acl::Acl;
+pub use chunks::Extents;
 pub use error::StoreError;
 pub use local::{LocalFile, LocalFileSystem, LocalOptions, MetadataCache};
 pub use locks::InodeGuard;

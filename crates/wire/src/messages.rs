@@ -342,6 +342,61 @@ requests! {
         name: Name,
     } -> PeekReply;
 
+    /// Make the part of a range that lies in the head and below the size a hole. *Mutation.*
+    0x63 mutation HeadPunch {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the caller.
+        generation: Generation,
+        /// First byte.
+        start: u64,
+        /// End of the range, within the head.
+        end: u64,
+    } -> Attributes;
+
+    /// Where a target's chunks of a file hold data.
+    0x60 query ChunkExtents {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the reader.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte of interest, by its offset in the file.
+        offset: u64,
+        /// Most extents wanted; the target may send fewer.
+        limit: u32,
+    } -> ExtentsReply;
+
+    /// Make what a target has of a range a hole. Idempotent under its generation.
+    0x61 query ChunkPunch {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the caller.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte, by its offset in the file, beyond the head.
+        start: u64,
+        /// End of the range.
+        end: u64,
+    } -> ();
+
+    /// Reserve space for those chunks of a range that the target owns; bytes stay as they are.
+    /// Idempotent under its generation.
+    0x62 query ChunkAllocate {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the caller.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte, by its offset in the file, beyond the head.
+        start: u64,
+        /// End of the range, which spans at most [`ALLOCATE_CHUNKS_MAX`] chunks.
+        end: u64,
+    } -> ();
+
     /// Set an extended attribute. An access control list changes the mode with it. *Mutation.*
     0x70 mutation SetXattr {
         /// The inode; the request goes to its home.
@@ -378,6 +433,32 @@ requests! {
         inode: InodeNumber,
     } -> Vec<XattrName>;
 }
+
+/// Most chunks that the range of one [`ChunkAllocate`] spans.
+pub const ALLOCATE_CHUNKS_MAX: u64 = 1_024;
+
+/// Most extents in one reply to [`ChunkExtents`].
+pub const EXTENTS_MAX: u32 = 4_096;
+
+/// A range of a file that may hold something else than zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte, by its offset in the file.
+    pub start: u64,
+    /// End.
+    pub end: u64,
+}
+wire_struct!(Extent { start, end });
+
+/// Body of a reply to [`ChunkExtents`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtentsReply {
+    /// In ascending order.
+    pub extents: Vec<Extent>,
+    /// Up to where in the file these are all; the greatest number when none follow.
+    pub until: u64,
+}
+wire_struct!(ExtentsReply { extents, until });
 
 /// Where a directory is found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,7 @@ errnos! {
     ENOENT = 2, "no such file or directory";
     EINTR = 4, "interrupted";
     EIO = 5, "input/output error";
+    ENXIO = 6, "no such device or address";
     E2BIG = 7, "argument too long";
     EBADF = 9, "bad file handle";
     EAGAIN = 11, "try again";
@@ -45,7 +46,9 @@ errnos! {
     EROFS = 30, "read-only file system";
     EMLINK = 31, "too many links";
     ERANGE = 34, "result out of range";
+    EDEADLK = 35, "deadlock would occur";
     ENAMETOOLONG = 36, "name too long";
+    ENOLCK = 37, "no locks available";
     ENOSYS = 38, "not implemented";
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many symbolic links";

@@ -1,0 +1,5 @@
+//! Real servers and real clients on a simulated platform, with tests that tell them step by step
+//! what to do, where the swarm of seeds would seldom get.
+
+mod holes;
+mod world;
