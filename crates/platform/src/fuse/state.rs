@@ -73,6 +73,7 @@ pub fn mount_state(directory: &Path) -> Result<MountState, FuseError> {
 /// Unmounts the mount of ours at `directory`, also one whose process has died.
 ///
 /// It leaves the tree of directories at once; what is open keeps working while its process lives.
+/// What waits for a process that has died, or is silent for a second, fails.
 /// Without root it takes `fusermount3`, and the mount must be the user's own.
 pub fn unmount_path(directory: &Path) -> Result<(), FuseError> {
     let directory = resolve(directory)?;
@@ -80,6 +81,14 @@ pub fn unmount_path(directory: &Path) -> Result<(), FuseError> {
     let entry = entry.ok_or_else(|| FuseError::NotMounted(directory.clone()))?;
     if entry.kind != MOUNT_TYPE {
         return Err(FuseError::OtherFileSystem { directory, kind: entry.kind });
+    }
+    if liveness(directory.clone()) != Liveness::Alive {
+        // Ends what still waits for a process that will not answer; it fails with EBUSY while
+        // anything is open, and without root, but has had its effect by then.
+        let _ = rustix::mount::unmount(&directory, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        if mounted_at(&directory)?.is_none_or(|left| left != entry) {
+            return Ok(());
+        }
     }
     detach(&directory)
 }

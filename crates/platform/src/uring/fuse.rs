@@ -59,16 +59,7 @@ impl FuseMount {
     }
 
     pub(crate) fn handoff(&self) -> io::Result<FuseHandoff> {
-        let descriptor = open_device()?;
-        let source = self.descriptor.as_raw_fd();
-        // SAFETY: the call reads the descriptor's number, a u32, which outlives it.
-        let result = unsafe {
-            libc::ioctl(descriptor.as_raw_fd(), FUSE_DEV_IOC_CLONE.into(), &raw const source)
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(FuseHandoff { descriptor })
+        Ok(FuseHandoff { descriptor: clone_device(&self.descriptor)? })
     }
 
     pub(crate) fn notifier(&self) -> FuseNotifier {
@@ -85,6 +76,18 @@ impl FuseMount {
 fn open_device() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(rustix::fs::open(DEVICE, flags, Mode::empty())?)
+}
+
+/// A further descriptor of the connection of `source`. Requests fetched through one descriptor
+/// end when that one is closed, whatever becomes of the others.
+fn clone_device(source: &OwnedFd) -> io::Result<OwnedFd> {
+    let descriptor = open_device()?;
+    let source = source.as_raw_fd();
+    // SAFETY: the call reads the descriptor's number, a u32, which outlives it.
+    let result = unsafe {
+        libc::ioctl(descriptor.as_raw_fd(), FUSE_DEV_IOC_CLONE.into(), &raw const source)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(descriptor) }
 }
 
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
-use super::{FuseMount, FuseNotifier, open_device};
+use super::{FuseMount, FuseNotifier, clone_device, open_device};
 use crate::fuse::{
     FuseError, HELPER, Liveness, MOUNT_TYPE, MountRequest, MountState, detach, failed, mount_state,
     mounted_at, resolve,
@@ -31,9 +31,19 @@ pub(super) fn mount(request: &MountRequest) -> Result<FuseMount, FuseError> {
         Some(descriptor) => descriptor,
         None => mount_with_helper(request, &directory)?,
     };
+    let prepared = prepare(&directory, descriptor);
+    if prepared.is_err() {
+        // What made the mount unusable is told; that it may be left behind adds nothing.
+        let _ = detach(&directory);
+    }
+    prepared
+}
+
+fn prepare(directory: &Path, descriptor: OwnedFd) -> Result<FuseMount, FuseError> {
+    let directory = directory.to_owned();
     let entry = mounted_at(&directory)?;
     let device = entry.ok_or_else(|| FuseError::NotMounted(directory.clone()))?.device;
-    let notifier = FuseNotifier::start(&descriptor);
+    let notifier = clone_device(&descriptor).and_then(|own| FuseNotifier::start(&own));
     let notifier = notifier.map_err(|error| failed("start a thread for", &directory, error))?;
     Ok(FuseMount { directory, device, descriptor, notifier })
 }
