@@ -20,6 +20,7 @@ mod file;
 mod holes;
 mod leased;
 mod metadata;
+mod nameless;
 mod notify;
 mod open;
 mod path;

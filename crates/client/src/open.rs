@@ -359,7 +359,7 @@ impl Client {
 
     /// Counts the reference that came with a reply from the home of `directory`. When a drop of
     /// an older reference may have overtaken it, it is taken again.
-    async fn reference_near(
+    pub(crate) async fn reference_near(
         &self,
         session: &Rc<Session>,
         directory: InodeNumber,
@@ -414,7 +414,7 @@ impl Client {
     }
 
     /// The state that all handles of an open file share.
-    fn file_state(
+    pub(crate) fn file_state(
         &self,
         session: &Rc<Session>,
         attributes: &Attributes,

@@ -6,6 +6,7 @@
 //! any protocol is deliberately absent: servers talk to each other through `rpc` alone.
 #![forbid(unsafe_code)]
 
+mod birth;
 mod cut;
 mod data;
 mod error;

@@ -3,11 +3,12 @@
 use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace, xattrs};
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
-    DirectoryPage, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link, LookupReply,
-    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply,
-    ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
+    DirectoryPage, Errno, InodeNumber, InodeType, Lease, Link, LookupReply, MetadataCreate,
+    MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply, ReadDirectory,
+    ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
 };
 
+use crate::birth::{Heritage, new_inode};
 use crate::locks::LockKey;
 use crate::operation::{Operation, Plan};
 use crate::target::{Answer, Caller, Target, reply};
@@ -17,8 +18,6 @@ const ATTRIBUTES_MAX: usize = 1024;
 /// Most entries in one page of a directory; with the longest names a page stays below the largest
 /// body.
 const PAGE_MAX: u32 = 2048;
-/// setgid: entries of such a directory inherit its group.
-const SETGID: u32 = 0o2000;
 
 impl Target {
     /// Whether an inode lives here.
@@ -165,11 +164,9 @@ impl Target {
             return Ok((answer, None));
         }
         let now = self.now();
-        let inode = {
-            let state = self.store.state();
-            let parent = &namespace::directory(&state, request.directory)?.attributes;
-            new_inode(request, number, parent, now)
-        };
+        let MetadataCreate { directory, kind, permissions, umask, .. } = *request;
+        let heritage = self.heritage(directory, kind, permissions, umask)?;
+        let inode = new_inode(request, number, &heritage, now);
         let step = Step::PutName {
             directory: request.directory,
             name: request.name.clone(),
@@ -188,6 +185,7 @@ impl Target {
         .to_bytes();
         let mut tx = self.store.transaction();
         tx.put(Record::PutInode { inode });
+        heritage.put_xattrs(&mut tx, number);
         namespace::execute(&mut tx, &step, StepResult { inode: number }, now, &|_| false);
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();
@@ -234,21 +232,24 @@ impl Target {
 
     async fn create_directory(&self, request: &MetadataCreate, caller: Caller) -> Answer {
         let name = &request.name;
-        let (permissions, chunk_size) = {
-            let key = LockKey::Name(request.directory, name.clone());
-            self.locks.free(&self.platform, &[key]).await?;
-            let state = self.store.state();
-            let parent = &namespace::directory(&state, request.directory)?.attributes;
-            if namespace::find(&state, request.directory, name).is_some() {
-                return Err(Errno::EEXIST.into());
-            }
-            (inherit(request, parent), parent.chunk_size)
-        };
+        let key = LockKey::Name(request.directory, name.clone());
+        self.locks.free(&self.platform, &[key]).await?;
+        let MetadataCreate { directory: parent, kind, permissions, umask, .. } = *request;
+        let heritage = self.heritage(parent, kind, permissions, umask)?;
+        if namespace::find(&self.store.state(), parent, name).is_some() {
+            return Err(Errno::EEXIST.into());
+        }
         let field = ringfs_placement::directory_field(request.directory, name.as_bytes());
         let home = self.map.home(InodeNumber::new(field, 0));
-        let parent = request.directory;
-        let create =
-            Step::CreateDirectory { field, parent, name: name.clone(), permissions, chunk_size };
+        let Heritage { permissions, chunk_size, xattrs } = heritage;
+        let create = Step::CreateDirectory {
+            field,
+            parent,
+            name: name.clone(),
+            permissions,
+            chunk_size,
+            xattrs,
+        };
         let put = |inode| Step::PutName {
             directory: parent,
             name: name.clone(),
@@ -403,33 +404,4 @@ pub(crate) fn apply(attributes: &mut Attributes, changes: &AttributeChanges, now
     attributes.accessed = changes.accessed.unwrap_or(attributes.accessed);
     attributes.modified = changes.modified.unwrap_or(attributes.modified);
     attributes.changed = now;
-}
-
-fn inherit(request: &MetadataCreate, parent: &Attributes) -> FilePermissions {
-    let mut permissions = request.permissions;
-    permissions.mode &= 0o7777;
-    if parent.permissions.mode & SETGID != 0 {
-        permissions.gid = parent.permissions.gid;
-        if request.kind == InodeType::Directory {
-            permissions.mode |= SETGID;
-        }
-    }
-    permissions
-}
-
-fn new_inode(
-    request: &MetadataCreate,
-    number: InodeNumber,
-    parent: &Attributes,
-    now: Timestamp,
-) -> Inode {
-    let permissions = inherit(request, parent);
-    let mut inode = namespace::new_inode(number, request.kind, permissions, request.directory, now);
-    inode.attributes.chunk_size = parent.chunk_size;
-    inode.attributes.device = request.device;
-    if request.kind == InodeType::Symlink {
-        inode.attributes.size = request.symlink.len() as u64;
-        inode = inode.with_symlink(request.symlink.clone());
-    }
-    inode
 }

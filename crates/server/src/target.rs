@@ -223,9 +223,13 @@ impl Target {
 
     /// A create that opened, answered from its slot after a restart: references are not logged.
     fn reference_again(&self, request: &AnyRequest, session: SessionId, reply: &[u8]) {
-        let AnyRequest::MetadataCreate(request) = request else { return };
-        if let Ok(reply) = CreateReply::from_bytes(reply)
-            && request.open
+        let opens = match request {
+            AnyRequest::MetadataCreate(request) => request.open,
+            AnyRequest::CreateNameless(_) => true,
+            _ => false,
+        };
+        if opens
+            && let Ok(reply) = CreateReply::from_bytes(reply)
             && self.store.state().inodes.contains_key(&reply.inode)
         {
             self.sessions.reference(session, reply.inode);
@@ -251,6 +255,7 @@ impl Target {
             AnyRequest::Extend(request) => self.extend(request, caller).await,
             AnyRequest::DiscardTail(request) => self.discard_tail(request, caller).await,
             AnyRequest::Append(request) => self.append(request, bulk, caller).await,
+            AnyRequest::CreateNameless(request) => self.create_nameless(request, caller).await,
             AnyRequest::SetXattr(request) => self.set_xattr(request, caller).await,
             AnyRequest::RemoveXattr(request) => self.remove_xattr(request, caller).await,
             AnyRequest::HeadPunch(request) => self.head_punch(request, caller).await,
@@ -328,6 +333,7 @@ impl Target {
             AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::PeekName(request) => home(request.directory),
+            AnyRequest::CreateNameless(request) => home(request.directory),
             AnyRequest::SetXattr(request) => home(request.inode),
             AnyRequest::RemoveXattr(request) => home(request.inode),
             AnyRequest::GetXattr(request) => home(request.inode),

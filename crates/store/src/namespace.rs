@@ -82,10 +82,12 @@ pub fn check(state: &State, step: &Step) -> Result<(), Status> {
             }
         }
         Step::AddLink { inode } => {
-            let found = linked(state, *inode)?;
-            match found.kind {
+            let found = state.inodes.get(inode).ok_or(Errno::ENOENT)?;
+            let Attributes { kind, links, .. } = found.attributes;
+            match kind {
                 InodeType::Directory => Err(Errno::EPERM.into()),
-                _ if found.links >= MAX_LINKS => Err(Errno::EMLINK.into()),
+                _ if links == 0 && !found.was_never_named() => Err(Errno::ENOENT.into()),
+                _ if links >= MAX_LINKS => Err(Errno::EMLINK.into()),
                 _ => Ok(()),
             }
         }
@@ -119,16 +121,20 @@ pub fn execute(
             put_name(tx, *directory, name, *inode, *kind, now);
         }
         Step::TakeName { directory, name, .. } => take_name(tx, *directory, name, now),
-        Step::CreateDirectory { parent, name, permissions, chunk_size, .. } => {
+        Step::CreateDirectory { parent, name, permissions, chunk_size, xattrs, .. } => {
             let mut inode =
                 new_inode(result.inode, InodeType::Directory, *permissions, *parent, now);
             inode.attributes.chunk_size = *chunk_size;
             inode = inode.with_name(name.clone());
             tx.put(Record::PutInode { inode });
+            for (name, value) in xattrs.clone() {
+                tx.put(Record::PutXattr { inode: result.inode, name, value });
+            }
         }
         Step::AddLink { inode } => change(tx, *inode, |inode| {
             inode.attributes.links += 1;
             inode.attributes.changed = now;
+            inode.forget_namelessness();
         }),
         Step::DropLink { inode } => {
             change(tx, *inode, |inode| {

@@ -91,8 +91,10 @@ pub struct RareFields {
     pub symlink: Vec<u8>,
     /// A directory's name in its parent.
     pub name: Option<Name>,
+    /// Born without a name, and never given one: unlike a file that lost its last name, it may be.
+    pub never_named: bool,
 }
-record_struct!(RareFields { symlink, name });
+record_struct!(RareFields { symlink, name, never_named });
 
 /// One inode as its home keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +103,7 @@ pub struct Inode {
     pub attributes: Attributes,
     /// Where the head lies, if a byte of it was ever written.
     pub head: Option<HeadSlot>,
-    /// Symlink target and directory name.
+    /// Symlink target, directory name, whether it is still to be named.
     pub rare: Option<Box<RareFields>>,
 }
 
@@ -123,6 +125,25 @@ impl Inode {
     pub fn with_name(mut self, name: Name) -> Self {
         self.rare.get_or_insert_default().name = Some(name);
         self
+    }
+
+    /// The same without a name, until it is given its first.
+    pub fn without_name(mut self) -> Self {
+        self.attributes.links = 0;
+        self.rare.get_or_insert_default().never_named = true;
+        self
+    }
+
+    /// Whether it was born without a name and has had none since.
+    pub fn was_never_named(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.never_named)
+    }
+
+    /// It has a name now.
+    pub(crate) fn forget_namelessness(&mut self) {
+        if self.was_never_named() {
+            self.rare = None;
+        }
     }
 
     /// Target of a symlink, else empty.

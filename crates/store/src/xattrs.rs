@@ -116,6 +116,34 @@ pub fn remove(
     Ok(())
 }
 
+/// The mode of something new in a directory, and the access control lists it gets: the directory's
+/// default list decides, or else `umask`.
+pub fn inherited(
+    state: &State,
+    directory: InodeNumber,
+    kind: InodeType,
+    mode: u32,
+    umask: u32,
+) -> (u32, Vec<(XattrName, Vec<u8>)>) {
+    if kind == InodeType::Symlink {
+        return (mode, Vec::new());
+    }
+    let default = state.xattr(directory, &XattrName::default_acl());
+    let Some(acl) = default.and_then(|value| Acl::parse(value).ok().flatten()) else {
+        return (mode & !(umask & PERMISSION_BITS), Vec::new());
+    };
+    let mut lists = Vec::new();
+    if kind == InodeType::Directory {
+        lists.push((XattrName::default_acl(), acl.encode()));
+    }
+    let own = acl.inherited(mode);
+    let mode = mode & !PERMISSION_BITS | own.permission_bits();
+    if !own.is_trivial() {
+        lists.push((XattrName::access_acl(), own.encode()));
+    }
+    (mode, lists)
+}
+
 /// What follows a change of attributes: the access control list keeps in step with the mode, and a
 /// program whose bytes or owner change loses its capabilities.
 pub fn follow_changes(tx: &mut Transaction, inode: InodeNumber, changes: &AttributeChanges) {

@@ -427,6 +427,19 @@ requests! {
         name: XattrName,
     } -> Vec<u8>;
 
+    /// Create a regular file without a name, and take a reference on it for the session. [`Link`]
+    /// may give it its first name; otherwise it goes with its last reference. *Mutation.*
+    0x74 mutation CreateNameless {
+        /// The directory whose home keeps it, and from which it inherits.
+        directory: InodeNumber,
+        /// Mode and owner.
+        permissions: FilePermissions,
+        /// Mode bits to clear, unless the directory has a default ACL.
+        umask: u32,
+        /// What the session's holder wants to cache of it.
+        lease: Lease,
+    } -> CreateReply;
+
     /// The extended attributes of an inode, in the order of their names.
     0x73 query ListXattrs {
         /// The inode.

@@ -5,6 +5,7 @@ use crate::attributes::{FilePermissions, InodeType};
 use crate::codec::{wire_enum, wire_struct};
 use crate::ids::InodeNumber;
 use crate::name::Name;
+use crate::xattrs::XattrName;
 
 /// One change at one home. Steps are messages and, in a prepare, log records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum Step {
         permissions: FilePermissions,
         /// Chunk size that new files in it inherit.
         chunk_size: u32,
+        /// Extended attributes it inherits from its parent.
+        xattrs: Vec<(XattrName, Vec<u8>)>,
     },
     /// One more name for an inode that is no directory.
     AddLink {
@@ -74,7 +77,7 @@ pub enum Step {
 wire_enum!(Step, "step" {
     1 => PutName { directory, name, inode, kind, replaces },
     2 => TakeName { directory, name, inode },
-    3 => CreateDirectory { field, parent, name, permissions, chunk_size },
+    3 => CreateDirectory { field, parent, name, permissions, chunk_size, xattrs },
     4 => AddLink { inode },
     5 => DropLink { inode },
     6 => DropDirectory { inode },

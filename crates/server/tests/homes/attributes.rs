@@ -3,7 +3,7 @@
 use crate::support::{Session, create, run};
 use ringfs_wire::{
     AttributeChanges, Errno, GetXattr, HeadWrite, InodeNumber, InodeType, ListXattrs,
-    MetadataUpdate, RemoveXattr, SetXattr, XattrMode, XattrName,
+    MetadataCreate, MetadataUpdate, RemoveXattr, SetXattr, XattrMode, XattrName,
 };
 
 const ROOT: InodeNumber = InodeNumber::ROOT;
@@ -147,5 +147,46 @@ fn access_lists_and_modes_are_in_step() {
         assert_eq!(session.refusal(inode, &set(inode, ACCESS, b"junk")).await, Errno::EINVAL);
         let default = set(inode, DEFAULT, &acl(7, 6, 5, 6, 1));
         assert_eq!(session.refusal(inode, &default).await, Errno::EACCES);
+    });
+}
+
+#[test]
+fn default_lists_are_inherited_by_what_is_created_at_either_home() {
+    run(2, |session| async move {
+        let plain =
+            MetadataCreate { umask: 0o027, ..create(ROOT, "plain", InodeType::File, 0o666) };
+        let plain = session.create(plain).await;
+        assert_eq!(session.attributes(plain).await.unwrap().permissions.mode, 0o640);
+        for parent in session.directories(ROOT).await {
+            let list = acl(7, 6, 5, 7, 1);
+            session.ask(parent, &set(parent, DEFAULT, &list)).await.unwrap();
+            let new = |text, kind, mode| {
+                session.create(MetadataCreate { umask: 0o077, ..create(parent, text, kind, mode) })
+            };
+            let mode = async |inode| session.attributes(inode).await.unwrap().permissions.mode;
+            let file = new("f", InodeType::File, 0o666).await;
+            assert_eq!(mode(file).await, 0o660);
+            assert_eq!(session.ask(file, &get(file, ACCESS)).await, Ok(acl(6, 6, 5, 6, 0)));
+            assert_eq!(session.refusal(file, &get(file, DEFAULT)).await, Errno::ENODATA);
+            for text in ["a", "b", "c", "d"] {
+                let directory = new(text, InodeType::Directory, 0o2755).await;
+                assert_eq!(mode(directory).await, 0o2751);
+                let own = session.ask(directory, &get(directory, ACCESS)).await;
+                assert_eq!(own, Ok(acl(7, 6, 5, 5, 1)));
+                let default = session.ask(directory, &get(directory, DEFAULT)).await;
+                assert_eq!(default.as_ref(), Ok(&list));
+            }
+            let link = MetadataCreate {
+                symlink: b"f".to_vec(),
+                ..create(parent, "l", InodeType::Symlink, 0o777)
+            };
+            assert_eq!(mode(session.create(link).await).await, 0o777);
+            let node = MetadataCreate {
+                device: 0x103,
+                ..create(parent, "n", InodeType::BlockDevice, 0o600)
+            };
+            let node = session.create(node).await;
+            assert_eq!(session.attributes(node).await.unwrap().device, 0x103);
+        }
     });
 }

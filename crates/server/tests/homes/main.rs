@@ -2,4 +2,5 @@
 
 mod attributes;
 mod exchange;
+mod nameless;
 mod support;

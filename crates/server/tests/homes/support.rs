@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A session with every target of the node.
 pub(crate) struct Session {
+    platform: Platform,
     map: ClusterMap,
     peers: BTreeMap<TargetId, Peer>,
 }
@@ -50,7 +51,8 @@ where
     assert_eq!(up, Outcome::Done, "the node starts");
     let platform = simulation.platform(CLIENT);
     let peers = (0..targets).map(|id| (TargetId(id), peer(&platform, &map, TargetId(id))));
-    let test = test(Session { peers: peers.collect(), map });
+    let session = Session { peers: peers.collect(), platform: platform.clone(), map };
+    let test = test(session);
     let done = Rc::new(Cell::new(false));
     let finished = Rc::clone(&done);
     platform.spawn(async move {
@@ -129,6 +131,14 @@ impl Session {
         }
     }
 
+    /// Waits, asking ever again, until an inode is gone. A node that has just started keeps for
+    /// some time what a session of its last life might still have open.
+    pub(crate) async fn until_gone(&self, inode: InodeNumber) {
+        while self.attributes(inode).await != Err(Status::Failed(Errno::ENOENT)) {
+            self.platform.sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// What a name holds.
     pub(crate) async fn find(
         &self,
@@ -140,15 +150,18 @@ impl Session {
         Ok(self.ask(directory, &request).await?.inode)
     }
 
-    /// New directories below `directory` whose homes differ, one per target.
+    /// Directories below `directory` whose homes differ, one per target.
     pub(crate) async fn directories(&self, directory: InodeNumber) -> Vec<InodeNumber> {
         let mut found = BTreeMap::new();
         for number in 0.. {
             if found.len() == self.peers.len() {
                 break;
             }
-            let new = create(directory, &format!("d{number}"), InodeType::Directory, 0o755);
-            let inode = self.create(new).await;
+            let text = format!("d{number}");
+            let inode = match self.find(directory, &text).await {
+                Ok(inode) => inode,
+                Err(_) => self.create(create(directory, &text, InodeType::Directory, 0o755)).await,
+            };
             found.entry(self.home(inode)).or_insert(inode);
         }
         found.into_values().collect()

@@ -1,0 +1,100 @@
+//! New inodes: what they get from their directory, and those that are born without a name.
+
+use ringfs_store::{Inode, RangeKind, Record, Transaction, namespace, xattrs};
+use ringfs_wire::{
+    CreateNameless, CreateReply, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate,
+    Status, Timestamp, Wire, XattrName,
+};
+
+use crate::target::{Answer, Caller, Target};
+
+/// setgid: entries of such a directory inherit its group.
+const SETGID: u32 = 0o2000;
+
+/// What a new inode gets from its directory and its creator.
+pub(crate) struct Heritage {
+    pub(crate) permissions: FilePermissions,
+    pub(crate) chunk_size: u32,
+    pub(crate) xattrs: Vec<(XattrName, Vec<u8>)>,
+}
+
+impl Heritage {
+    /// Adds the extended attributes of a new inode to its transaction.
+    pub(crate) fn put_xattrs(self, tx: &mut Transaction, inode: InodeNumber) {
+        for (name, value) in self.xattrs {
+            tx.put(Record::PutXattr { inode, name, value });
+        }
+    }
+}
+
+impl Target {
+    /// What something new in a directory of this home gets.
+    pub(crate) fn heritage(
+        &self,
+        directory: InodeNumber,
+        kind: InodeType,
+        mut permissions: FilePermissions,
+        umask: u32,
+    ) -> Result<Heritage, Status> {
+        let state = self.store.state();
+        let parent = &namespace::directory(&state, directory)?.attributes;
+        let (mode, xattrs) =
+            xattrs::inherited(&state, directory, kind, permissions.mode & 0o7777, umask);
+        permissions.mode = mode;
+        if parent.permissions.mode & SETGID != 0 {
+            permissions.gid = parent.permissions.gid;
+            if kind == InodeType::Directory {
+                permissions.mode |= SETGID;
+            }
+        }
+        Ok(Heritage { permissions, chunk_size: parent.chunk_size, xattrs })
+    }
+
+    pub(crate) async fn create_nameless(&self, request: &CreateNameless, caller: Caller) -> Answer {
+        let CreateNameless { directory, permissions, umask, .. } = *request;
+        self.room(true)?;
+        let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;
+        let number = InodeNumber::new(directory.field(), sequence);
+        let kind = InodeType::File;
+        let heritage = self.heritage(directory, kind, permissions, umask)?;
+        let now = self.now();
+        let inode = namespace::new_inode(number, kind, heritage.permissions, directory, now);
+        let mut inode = inode.without_name();
+        inode.attributes.chunk_size = heritage.chunk_size;
+        let answer = CreateReply {
+            inode: number,
+            kind,
+            created: true,
+            attributes: Some(inode.attributes.clone()),
+            lease: Lease::NONE,
+        }
+        .to_bytes();
+        let mut tx = self.store.transaction();
+        tx.put(Record::PutInode { inode });
+        heritage.put_xattrs(&mut tx, number);
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        self.sessions.reference(caller.session, number);
+        // A session that has ended meanwhile keeps nothing.
+        self.reap(number);
+        Ok((answer, None))
+    }
+}
+
+/// The record of anything new but a directory.
+pub(crate) fn new_inode(
+    request: &MetadataCreate,
+    number: InodeNumber,
+    heritage: &Heritage,
+    now: Timestamp,
+) -> Inode {
+    let permissions = heritage.permissions;
+    let mut inode = namespace::new_inode(number, request.kind, permissions, request.directory, now);
+    inode.attributes.chunk_size = heritage.chunk_size;
+    inode.attributes.device = request.device;
+    if request.kind == InodeType::Symlink {
+        inode.attributes.size = request.symlink.len() as u64;
+        inode = inode.with_symlink(request.symlink.clone());
+    }
+    inode
+}
