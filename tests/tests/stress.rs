@@ -22,6 +22,7 @@ fn a_local_directory_seen_twice_is_never_stale() {
     let output = stress(&["--seconds", "4"], [directory.path(); 2]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.ends_with("0 stale\n"), "{text}");
+    assert!(text.contains("mapping: true"), "mappings are part of the check: {text}");
     let left = directory.path().read_dir().expect("a directory").count();
     assert_eq!(left, 0, "the checker cleans up");
 }

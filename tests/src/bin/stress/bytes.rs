@@ -35,16 +35,18 @@ impl Stamp {
         if self.sequence == 0 {
             return vec![0; length];
         }
+        let mut cell = [0; CELL_LENGTH];
+        cell[0..2].copy_from_slice(&CELL_MAGIC.to_le_bytes());
+        cell[2..4].copy_from_slice(&self.file.to_le_bytes());
+        cell[4..6].copy_from_slice(&self.block.to_le_bytes());
+        cell[6..10].copy_from_slice(&self.sequence.to_le_bytes());
+        cell[10..12].copy_from_slice(&self.writer.to_le_bytes());
         let mut bytes = Vec::with_capacity(length + CELL_LENGTH);
         let mut index = 0_u16;
         while bytes.len() < length {
-            bytes.extend(CELL_MAGIC.to_le_bytes());
-            bytes.extend(self.file.to_le_bytes());
-            bytes.extend(self.block.to_le_bytes());
-            bytes.extend(self.sequence.to_le_bytes());
-            bytes.extend(self.writer.to_le_bytes());
-            bytes.extend(index.to_le_bytes());
-            bytes.extend((!index).to_le_bytes());
+            cell[12..14].copy_from_slice(&index.to_le_bytes());
+            cell[14..16].copy_from_slice(&(!index).to_le_bytes());
+            bytes.extend_from_slice(&cell);
             index = index.wrapping_add(1);
         }
         bytes.truncate(length);
@@ -89,13 +91,16 @@ pub(crate) fn check_bytes(seen: &[u8], legal: &[&[u8]]) -> Result<(), Wrong> {
     let Some(position) = (0..seen.len()).find(|&position| !allowed(position)) else {
         return Ok(());
     };
-    let wrong = (position..seen.len()).take_while(|&position| !allowed(position)).count();
+    let wrong = (position..seen.len()).filter(|&position| !allowed(position)).count();
     let around = &seen[position..seen.len().min(position + CELL_LENGTH)];
     let stamp = match Stamp::decode(seen, position) {
         Some(stamp) => format!(", which is {stamp:?}"),
         None => String::new(),
     };
-    Err(Wrong { position, seen: format!("{wrong} bytes from {position} on: {around:02x?}{stamp}") })
+    Err(Wrong {
+        position,
+        seen: format!("{wrong} wrong bytes, the first at {position}: {around:02x?}{stamp}"),
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Stress checker of two mounts of one file system: `stress --seconds N [--seed S] [--processes P]
-//! [--canary CALL] DIR_A DIR_B`.
+//! [--only FAMILY,...] [--canary CALL] DIR_A DIR_B`.
 //!
 //! Owns a random mixed workload of P threads, half of them at home in either directory, and an
 //! oracle in its own memory that knows every change. What any thread sees after a change was
@@ -42,8 +42,13 @@ use crate::oracle::Clock;
 use crate::watch::Tally;
 use crate::world::{Step, Worker, World};
 
-const USAGE: &str =
-    "usage: stress --seconds N [--seed S] [--processes P] [--canary CALL] DIR_A DIR_B";
+const USAGE: &str = "usage: stress --seconds N [--seed S] [--processes P] [--only FAMILY,...] [--canary CALL] DIR_A \
+     DIR_B\nfamilies: names, blocks, texts, attributes, exclusion, logs";
+/// What a step can be about, with its share of the mix.
+const FAMILIES: [(&str, usize); 6] =
+    [("names", 10), ("blocks", 7), ("texts", 5), ("attributes", 4), ("exclusion", 3), ("logs", 3)];
+/// A step changes something, rather than only look, all but once in so many times.
+const LOOK_ONE_IN: usize = 4;
 const DEFAULT_SECONDS: u64 = 60;
 const DEFAULT_THREADS: usize = 8;
 const THREADS_MAX: usize = 256;
@@ -56,6 +61,8 @@ struct Options {
     seconds: u64,
     seed: u64,
     threads: usize,
+    /// One entry per share of a family in the mix.
+    mix: Vec<&'static str>,
     canary: Option<String>,
     directories: [PathBuf; 2],
 }
@@ -63,25 +70,36 @@ struct Options {
 fn parse(arguments: impl Iterator<Item = String>) -> Option<Options> {
     let (mut seconds, mut seed, mut threads) = (DEFAULT_SECONDS, 1, DEFAULT_THREADS);
     let (mut directories, mut canary) = (Vec::new(), None);
+    let mut mix = mix_of(|_| true);
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seconds" => seconds = arguments.next()?.parse().ok()?,
             "--seed" => seed = arguments.next()?.parse().ok()?,
             "--processes" => threads = arguments.next()?.parse().ok()?,
+            "--only" => {
+                let only = arguments.next()?;
+                mix = mix_of(|family| only.split(',').any(|name| name == family));
+            }
             "--canary" => canary = Some(arguments.next()?),
             _ if argument.starts_with("--") => return None,
             _ => directories.push(PathBuf::from(argument)),
         }
     }
     let directories = directories.try_into().ok()?;
-    (1..=THREADS_MAX).contains(&threads).then_some(Options {
+    ((1..=THREADS_MAX).contains(&threads) && !mix.is_empty()).then_some(Options {
+        mix,
         seconds,
         seed,
         threads,
         canary,
         directories,
     })
+}
+
+fn mix_of(wanted: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let chosen = FAMILIES.iter().filter(|(family, _)| wanted(family));
+    chosen.flat_map(|&(family, share)| std::iter::repeat_n(family, share)).collect()
 }
 
 fn main() -> ExitCode {
@@ -130,7 +148,7 @@ fn run(world: &World, options: &Options) -> Tally {
     thread::scope(|scope| {
         let watchdog = scope.spawn(|| watch::guard(world, options.seconds));
         let workers: Vec<_> = (0..options.threads)
-            .map(|thread| scope.spawn(move || work(world, thread, options.seed, deadline)))
+            .map(|thread| scope.spawn(move || work(world, thread, options, deadline)))
             .collect();
         for worker in workers {
             // A thread that panics is a failed run, not a lost one.
@@ -149,13 +167,13 @@ fn run(world: &World, options: &Options) -> Tally {
 fn work(
     world: &World,
     thread: usize,
-    seed: u64,
+    options: &Options,
     deadline: Instant,
 ) -> (BTreeMap<&'static str, u64>, u64, bool) {
-    let mut worker = Worker::new(world, thread, seed);
+    let mut worker = Worker::new(world, thread, options.seed);
     let mut failed = false;
     while !world.stopped() && Instant::now() < deadline {
-        if let Err(failure) = step(&mut worker) {
+        if let Err(failure) = step(&mut worker, &options.mix) {
             world.stop.store(true, Ordering::SeqCst);
             println!("thread {thread}: {failure}");
             failed = true;
@@ -165,21 +183,22 @@ fn work(
 }
 
 /// One step of the mix.
-fn step(worker: &mut Worker<'_>) -> Step {
+fn step(worker: &mut Worker<'_>, mix: &[&str]) -> Step {
     let world = worker.world;
     let mount = worker.pick_mount();
-    match worker.random.below(32) {
-        0..=6 => world.names.hand_off(worker, mount),
-        7..=9 => world.names.look(worker, mount),
-        10..=14 => world.blocks.hand_off(worker, mount),
-        15..=16 => world.blocks.look(worker, mount),
-        17..=20 => world.texts.hand_off(worker, mount),
-        21 => world.texts.look(worker, mount),
-        22..=24 => world.attributes.hand_off(worker, mount),
-        25 => world.attributes.look(worker, mount),
-        26..=28 => world.exclusion.attempt(worker, mount),
-        29..=30 => world.logs.append(worker, mount),
-        _ => world.logs.look(worker, mount),
+    let look = worker.random.one_in(LOOK_ONE_IN);
+    match *worker.random.pick(mix) {
+        "names" if look => world.names.look(worker, mount),
+        "names" => world.names.hand_off(worker, mount),
+        "blocks" if look => world.blocks.look(worker, mount),
+        "blocks" => world.blocks.hand_off(worker, mount),
+        "texts" if look => world.texts.look(worker, mount),
+        "texts" => world.texts.hand_off(worker, mount),
+        "attributes" if look => world.attributes.look(worker, mount),
+        "attributes" => world.attributes.hand_off(worker, mount),
+        "exclusion" => world.exclusion.attempt(worker, mount),
+        _ if look => world.logs.look(worker, mount),
+        _ => world.logs.append(worker, mount),
     }
 }
 
@@ -195,7 +214,15 @@ mod tests {
     fn the_command_line_is_understood_or_refused() {
         let options = parsed("--seconds 5 --seed 9 --processes 4 /a /b").expect("right");
         assert_eq!((options.seconds, options.seed, options.threads), (5, 9, 4));
-        for wrong in ["", "/a", "/a /b /c", "--seconds /a /b", "--processes 0 /a /b", "--x /a /b"] {
+        for wrong in [
+            "",
+            "/a",
+            "/a /b /c",
+            "--seconds /a /b",
+            "--processes 0 /a /b",
+            "--x /a /b",
+            "--only x /a /b",
+        ] {
             assert!(parsed(wrong).is_none(), "{wrong}");
         }
     }

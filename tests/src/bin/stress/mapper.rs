@@ -3,12 +3,13 @@
 //! Mapped memory that other processes change cannot be had without unsafe code, so a child process
 //! holds the mappings: a line asks, a line answers. It ends when its input does.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// The child: `r PATH OFFSET LENGTH` answers the bytes in hexadecimal; `w PATH OFFSET BYTES`
-/// stores, synchronises the mapping and answers `ok`. An error is answered as `! TEXT`.
+/// The child: `r PATH OFFSET LENGTH` answers the bytes; `w PATH OFFSET LENGTH` and bytes stores,
+/// synchronises the mapping and answers no bytes. Each answer starts with a line that holds its
+/// length, or `!` and an error.
 const PROGRAM: &str = r"
 import mmap, os, sys
 maps = {}
@@ -18,23 +19,28 @@ def mapping(path):
         maps[path] = mmap.mmap(handle, os.fstat(handle).st_size)
         os.close(handle)
     return maps[path]
-for line in sys.stdin:
-    kind, path, offset, argument = line.rstrip('\n').split('\t')
-    offset = int(offset)
+asked, told = sys.stdin.buffer, sys.stdout.buffer
+for line in asked:
+    kind, path, offset, length = line.decode().rstrip('\n').split('\t')
+    offset, length = int(offset), int(length)
+    data = asked.read(length) if kind == 'w' else b''
     try:
         memory = mapping(path)
         if kind == 'r':
-            answer = memory[offset:offset + int(argument)].hex()
+            answer = memory[offset:offset + length]
         else:
-            data = bytes.fromhex(argument)
-            memory[offset:offset + len(data)] = data
+            memory[offset:offset + length] = data
             start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-            memory.flush(start, offset + len(data) - start)
-            answer = 'ok'
+            memory.flush(start, offset + length - start)
+            answer = b''
+        told.write(b'%d\n' % len(answer) + answer)
     except Exception as error:
-        answer = '! ' + repr(error)
-    print(answer, flush=True)
+        told.write(b'! ' + repr(error).encode() + b'\n')
+    told.flush()
 ";
+
+/// The system's own, without the detours of version managers, and what else there may be.
+const INTERPRETERS: [&str; 2] = ["/usr/bin/python3", "python3"];
 
 /// A process that maps files.
 #[derive(Debug)]
@@ -47,11 +53,13 @@ pub(crate) struct Mapper {
 impl Mapper {
     /// Starts the process.
     pub(crate) fn start() -> io::Result<Self> {
-        let mut child = Command::new("python3")
-            .args(["-c", PROGRAM])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let spawn = |interpreter: &&str| {
+            let mut command = Command::new(interpreter);
+            command.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.spawn().ok()
+        };
+        let mut child =
+            INTERPRETERS.iter().find_map(spawn).ok_or_else(|| io::Error::other("no python3"))?;
         let input = child.stdin.take();
         let output = child.stdout.take().expect("asked for above");
         Ok(Self { child, input, output: BufReader::new(output) })
@@ -59,35 +67,36 @@ impl Mapper {
 
     /// The bytes that the mapping shows.
     pub(crate) fn read(&mut self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let answer = self.ask(&format!("r\t{}\t{offset}\t{length}", path.display()))?;
-        let digits = answer.as_bytes().chunks_exact(2);
-        let parse = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let bytes: Option<Vec<u8>> = digits.map(parse).collect();
-        bytes.filter(|bytes| bytes.len() == length).ok_or_else(|| io::Error::other(answer))
+        let bytes = self.ask('r', path, offset, length, &[])?;
+        if bytes.len() != length {
+            return Err(io::Error::other(format!("{} bytes mapped, not {length}", bytes.len())));
+        }
+        Ok(bytes)
     }
 
     /// Stores bytes into the mapping and makes them the file's.
     pub(crate) fn write(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        match self.ask(&format!("w\t{}\t{offset}\t{digits}", path.display()))? {
-            answer if answer == "ok" => Ok(()),
-            answer => Err(io::Error::other(answer)),
-        }
+        self.ask('w', path, offset, bytes.len(), bytes).map(drop)
     }
 
-    fn ask(&mut self, question: &str) -> io::Result<String> {
-        let input = self.input.as_mut().expect("open until the end");
-        writeln!(input, "{question}")?;
+    fn ask(
+        &mut self,
+        kind: char,
+        path: &Path,
+        offset: u64,
+        length: usize,
+        bytes: &[u8],
+    ) -> io::Result<Vec<u8>> {
+        let mut question = format!("{kind}\t{}\t{offset}\t{length}\n", path.display()).into_bytes();
+        question.extend(bytes);
+        self.input.as_mut().expect("open until the end").write_all(&question)?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;
-        let answer = answer.trim_end();
-        if answer.is_empty() {
-            return Err(io::Error::other("the mapping process died"));
-        }
-        match answer.strip_prefix("! ") {
-            Some(error) => Err(io::Error::other(error.to_owned())),
-            None => Ok(answer.to_owned()),
-        }
+        let length: usize =
+            answer.trim_end().parse().map_err(|_| io::Error::other(format!("python: {answer}")))?;
+        let mut bytes = vec![0; length];
+        self.output.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

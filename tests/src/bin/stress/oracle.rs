@@ -17,6 +17,9 @@ use std::time::Instant;
 /// them was replaced cannot be judged and is only counted.
 const HISTORY_VERSIONS: usize = 512;
 
+/// How many states before the legal ones a violation shows.
+const PAST_VERSIONS: usize = 3;
+
 /// A state that is still being put in place has no end.
 const IN_FLIGHT: u64 = u64::MAX;
 
@@ -104,6 +107,8 @@ impl<T> Version<T> {
 #[derive(Debug)]
 pub(crate) struct Legal<T> {
     pub(crate) versions: Vec<Version<T>>,
+    /// What was current before those, latest first: says how old a stale answer is.
+    past: Vec<Version<T>>,
     /// False if the history does not reach back to the observation's begin.
     pub(crate) complete: bool,
 }
@@ -123,17 +128,23 @@ impl<T: Clone + std::fmt::Debug> Legal<T> {
             by: version.by,
             acknowledged: version.acknowledged,
         };
-        Legal { versions: self.versions.iter().map(derived).collect(), complete: self.complete }
+        Legal {
+            versions: self.versions.iter().map(derived).collect(),
+            past: self.past.iter().map(derived).collect(),
+            complete: self.complete,
+        }
     }
 
     /// The legal states in words.
     pub(crate) fn describe(&self) -> String {
-        let parts: Vec<String> = self
-            .versions
-            .iter()
-            .map(|version| format!("{:?} ({})", version.value, version.origin()))
-            .collect();
-        parts.join(" or ")
+        let words = |version: &Version<T>| format!("{:?} ({})", version.value, version.origin());
+        let legal: Vec<String> = self.versions.iter().map(words).collect();
+        let mut text = legal.join("\n         or ");
+        for version in &self.past {
+            text.push_str("\n    before: ");
+            text.push_str(&words(version));
+        }
+        text
     }
 }
 
@@ -175,10 +186,14 @@ impl<T: Clone> Register<T> {
                 versions.push(version.clone());
             }
         }
-        let oldest_is_legal =
-            history.front().zip(versions.first()).is_some_and(|(a, b)| a.begin == b.begin);
-        let complete = history.len() < self.versions_max || !oldest_is_legal;
-        Legal { versions, complete }
+        let current = versions.first().map_or(0, |version: &Version<T>| version.begin);
+        let older = history.iter().rev().filter(|version| version.begin < current);
+        let past = older.take(PAST_VERSIONS).cloned().collect();
+        // The state before the oldest remembered one might have been legal too.
+        let older_is_remembered =
+            history.front().zip(versions.first()).is_some_and(|(a, b)| a.begin < b.begin);
+        let complete = history.len() < self.versions_max || older_is_remembered;
+        Legal { versions, past, complete }
     }
 
     fn history(&self) -> MutexGuard<'_, VecDeque<Version<T>>> {
@@ -308,6 +323,7 @@ mod tests {
     fn an_observation_older_than_the_history_is_not_judged() {
         let (clock, register) = (Clock::default(), Register::new(0_u32));
         let begin = clock.tick();
+        let ended = observe(&clock);
         let pen = register.try_pen().expect("nobody has it");
         for value in 0..HISTORY_VERSIONS {
             pen.begin(&clock, u32::try_from(value).expect("small"), BY);
@@ -315,6 +331,7 @@ mod tests {
         }
         let old = register.legal(Window { begin, end: clock.tick() });
         assert!(!old.complete && old.allows(|_| false));
+        assert!(!register.legal(ended).complete, "judged long after it ended");
         assert!(register.legal(observe(&clock)).complete);
     }
 }

@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, XattrFlags};
 use rustix::fs::{fallocate, flock, fsetxattr, renameat_with};
 
 use crate::blocks::write_direct;
+use crate::mapper::Mapper;
 use crate::world::Abilities;
 
 const PROBE_LENGTH: u64 = 8192;
@@ -21,6 +21,8 @@ pub(crate) fn probe(roots: &[PathBuf; 2]) -> io::Result<Abilities> {
     let path = roots[0].join("probe");
     let file = File::create_new(&path)?;
     file.set_len(PROBE_LENGTH)?;
+    let mapped = roots[0].join("probe-mapped");
+    fs::write(&mapped, [0; 4096])?;
     let second = roots[0].join("probe-2");
     File::create_new(&second)?;
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -30,14 +32,12 @@ pub(crate) fn probe(roots: &[PathBuf; 2]) -> io::Result<Abilities> {
         xattrs: fsetxattr(&file, "user.stress", b"probe", XattrFlags::empty()).is_ok(),
         punch: fallocate(&file, punch, 0, PROBE_LENGTH).is_ok(),
         flock: flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
-        mapping: Command::new("python3")
-            .args(["-c", "import mmap"])
-            .status()
-            .is_ok_and(|s| s.success()),
+        mapping: Mapper::start().and_then(|mut mapper| mapper.read(&mapped, 0, 1)).is_ok(),
         direct: write_direct(&path, 0, &[0; 4096]).is_ok(),
     };
     fs::remove_file(&path)?;
     fs::remove_file(&second)?;
+    fs::remove_file(&mapped)?;
     Ok(abilities)
 }
 

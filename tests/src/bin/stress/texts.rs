@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const LENGTH_MAX: usize = 48 << 10;
 /// Bytes that one change writes at most.
 const WRITE_MAX: usize = 9000;
 /// States remembered per text; each is a copy of all its bytes.
-const HISTORY_VERSIONS: usize = 48;
+const HISTORY_VERSIONS: usize = 128;
 
 #[derive(Debug)]
 struct Text {
@@ -180,7 +180,28 @@ impl Text {
             Change::Empty => OpenOptions::new().write(true).truncate(true).open(&path).map(drop),
         })?;
         pen.end(&world.clock);
-        Ok(())
+        if worker.random.one_in(4) { self.agree(worker) } else { Ok(()) }
+    }
+
+    /// Between two changes both mounts show the same times.
+    fn agree(&self, worker: &mut Worker<'_>) -> Step {
+        let mut seen = Vec::new();
+        for mount in [worker.home, worker.home.other()] {
+            let path = worker.world.path(mount, &self.path);
+            let (_, metadata) =
+                worker.must("text-times", mount, &self.path, || fs::metadata(&path))?;
+            let modified = (metadata.mtime(), metadata.mtime_nsec());
+            seen.push((modified, (metadata.ctime(), metadata.ctime_nsec())));
+        }
+        if seen[0] == seen[1] {
+            return Ok(());
+        }
+        Err(Failure::Stale {
+            object: format!("mtime and ctime of {}", self.path.display()),
+            mount: worker.home.other(),
+            expected: format!("{:?}, as the other mount just showed", seen[0]),
+            seen: format!("{:?}", seen[1]),
+        })
     }
 
     fn observe(&self, worker: &mut Worker<'_>, mount: Mount) -> Step {
