@@ -7,9 +7,10 @@
 )]
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +25,11 @@ use ringfs_platform::{Buffer, Platform, RuntimeOptions, Slice, run};
 
 /// What a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Tells a child process of a test to serve this directory.
+const DIRECTORY_VARIABLE: &str = "RINGFS_TEST_MOUNT";
+/// What such a child prints once it has mounted.
+const SERVING: &str = "serving";
+const SOURCE: &str = "ringfs#a, \\ test";
 const CAPACITY: usize = (1 << 20) + 4096;
 /// How long the kernel may believe what it is told, in seconds.
 const VALID: u64 = 3600;
@@ -44,13 +50,17 @@ const BATCH_FORGET: u32 = 42;
 
 type Content = Arc<Mutex<Vec<u8>>>;
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
 fn may_mount() -> bool {
     let device = fs::File::options().read(true).write(true).open("/dev/fuse");
-    let root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
-    let may = device.is_ok() && root;
+    let helper = Command::new("fusermount3").arg("-V").output();
+    let may = device.is_ok() && (is_root() || helper.is_ok());
     if !may {
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI has to run this test");
-        eprintln!("skipped: it takes root and /dev/fuse");
+        eprintln!("skipped: it takes /dev/fuse, and root or fusermount3");
     }
     may
 }
@@ -58,8 +68,8 @@ fn may_mount() -> bool {
 fn request(directory: &Path) -> MountRequest {
     MountRequest {
         directory: directory.to_owned(),
-        source: "ringfs#a, test".to_owned(),
-        allow_other: true,
+        source: SOURCE.to_owned(),
+        allow_other: is_root(),
         read_only: false,
         max_read: 1 << 20,
     }
@@ -79,7 +89,7 @@ fn attributes(inode: u64, size: usize) -> Vec<u8> {
     for value in [inode, size as u64, 1, 0, 0, 0] {
         bytes.extend(u64::to_ne_bytes(value));
     }
-    let mode = if inode == FILE { 0o100_644 } else { 0o40_755 };
+    let mode = if inode == FILE { 0o100_666 } else { 0o40_755 };
     for value in [0, 0, 0, mode, 1, 0, 0, 0, 4096, 0] {
         bytes.extend(u32::to_ne_bytes(value));
     }
@@ -351,7 +361,7 @@ fn the_state_of_a_mount_is_told() {
     let dir = dir();
     let place = dir.path().join("with space");
     fs::create_dir(&place).expect("mkdir");
-    let mounted = |liveness| MountState::Ringfs { source: "ringfs#a, test".to_owned(), liveness };
+    let mounted = |liveness| MountState::Ringfs { source: SOURCE.to_owned(), liveness };
     let _watchdog = Watchdog::start(&place);
     let served = Served::start(&place, RuntimeOptions::default());
     assert_eq!(mount_state(&place).expect("state"), mounted(Liveness::Alive));
@@ -394,4 +404,60 @@ fn unusable_places_are_refused() {
         assert!(matches!(other, Err(FuseError::AlreadyMounted(_))), "{other:?}");
     })
     .expect("a runtime");
+}
+
+/// Serves until the first READ, then leaves that unanswered and sends a notify that has to wait
+/// for its pages.
+fn serve_until_stuck(directory: &Path) {
+    let content = Arc::new(Mutex::new(vec![1; 4096]));
+    run(RuntimeOptions::default(), |platform| async move {
+        let (mount, channel) = mount_and_greet(&platform, directory, &content).await;
+        println!("{SERVING}");
+        while let Some(message) = channel.receive(CAPACITY).await.expect("receive") {
+            if u32_at(&message, 4) == READ {
+                let _ = mount.notifier().notify(inval_inode(FILE)).await;
+            }
+            serve_one(&channel, &message, &content).await;
+        }
+    })
+    .expect("a runtime");
+}
+
+/// Whether the thread of `process` that writes notifies sleeps without being interruptible.
+fn notify_waits(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("threads");
+    threads.filter_map(Result::ok).any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.contains("(fuse-notify) D")
+    })
+}
+
+#[test]
+fn a_killed_process_lets_go_of_its_mount_while_a_notify_waits() {
+    if let Some(directory) = std::env::var_os(DIRECTORY_VARIABLE) {
+        return serve_until_stuck(Path::new(&directory));
+    }
+    if !may_mount() {
+        return;
+    }
+    let dir = dir();
+    let _watchdog = Watchdog::start(dir.path());
+    let mut server = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "a_killed_process_lets_go_of_its_mount_while_a_notify_waits"])
+        .arg("--nocapture")
+        .env(DIRECTORY_VARIABLE, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a server");
+    let lines = BufReader::new(server.stdout.take().expect("its output")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains(SERVING)), "it mounts");
+    let file = dir.path().join("file");
+    let reader = std::thread::spawn(move || fs::read(file));
+    while !notify_waits(server.id()) && !reader.is_finished() {
+        std::thread::yield_now();
+    }
+    server.kill().expect("kill");
+    server.wait().expect("the server is gone");
+    assert!(reader.join().expect("a reader").is_err());
+    unmount_path(dir.path()).expect("unmount");
 }

@@ -4,6 +4,7 @@
 //! once the kernel says there are some, so a waiting shard holds no memory for them; answers are
 //! written inline, because the kernel copies them in the caller's time anyway.
 
+mod guardian;
 mod mounting;
 mod notifier;
 
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 
 pub(crate) use notifier::FuseNotifier;
 
+use self::guardian::Lifeline;
 use super::{Platform, activity, disk};
 use crate::fuse::{FuseError, MountRequest, RECEIVE_CAPACITY_MIN};
 use crate::{Buffer, Slice};
@@ -40,6 +42,7 @@ pub(crate) struct FuseMount {
     device: String,
     descriptor: OwnedFd,
     notifier: FuseNotifier,
+    lifeline: Lifeline,
 }
 
 impl Platform {
@@ -55,11 +58,13 @@ impl FuseMount {
     }
 
     pub(crate) fn first(&self) -> io::Result<FuseHandoff> {
-        Ok(FuseHandoff { descriptor: self.descriptor.try_clone()? })
+        let descriptor = self.descriptor.try_clone()?;
+        Ok(FuseHandoff { descriptor, lifeline: self.lifeline.clone() })
     }
 
     pub(crate) fn handoff(&self) -> io::Result<FuseHandoff> {
-        Ok(FuseHandoff { descriptor: clone_device(&self.descriptor)? })
+        let descriptor = clone_device(&self.descriptor)?;
+        Ok(FuseHandoff { descriptor, lifeline: self.lifeline.clone() })
     }
 
     pub(crate) fn notifier(&self) -> FuseNotifier {
@@ -93,17 +98,19 @@ fn clone_device(source: &OwnedFd) -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub(crate) struct FuseHandoff {
     descriptor: OwnedFd,
+    lifeline: Lifeline,
 }
 
 impl FuseHandoff {
     pub(crate) fn adopt(self) -> FuseChannel {
-        FuseChannel { descriptor: Arc::new(self.descriptor) }
+        FuseChannel { descriptor: Arc::new(self.descriptor), _lifeline: self.lifeline }
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct FuseChannel {
     descriptor: Arc<OwnedFd>,
+    _lifeline: Lifeline,
 }
 
 impl FuseChannel {

@@ -15,7 +15,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
 
-use super::{FuseMount, FuseNotifier, clone_device, open_device};
+use super::{FuseMount, FuseNotifier, clone_device, guardian, open_device};
 use crate::fuse::{
     FuseError, HELPER, Liveness, MOUNT_TYPE, MountRequest, MountState, detach, failed, mount_state,
     mounted_at, resolve,
@@ -43,9 +43,12 @@ fn prepare(directory: &Path, descriptor: OwnedFd) -> Result<FuseMount, FuseError
     let directory = directory.to_owned();
     let entry = mounted_at(&directory)?;
     let device = entry.ok_or_else(|| FuseError::NotMounted(directory.clone()))?.device;
-    let notifier = clone_device(&descriptor).and_then(|own| FuseNotifier::start(&own));
-    let notifier = notifier.map_err(|error| failed("start a thread for", &directory, error))?;
-    Ok(FuseMount { directory, device, descriptor, notifier })
+    let fail = |error| failed("start the threads for", &directory, error);
+    let guarded = guardian::start(&descriptor).map_err(fail)?;
+    let lifeline = guarded.lifeline.clone();
+    let own = clone_device(&descriptor).map_err(fail)?;
+    let notifier = FuseNotifier::start(&own, guarded).map_err(fail)?;
+    Ok(FuseMount { directory, device, descriptor, notifier, lifeline })
 }
 
 pub(super) fn unmount(directory: &Path, device: &str) -> Result<(), FuseError> {

@@ -3,17 +3,18 @@
 //! A notify can wait for a page that a READ of this very process is filling, and nothing can
 //! interrupt that wait. So notifies are written by a thread of their own, and that thread shares
 //! no table of descriptors with the others: when the process is killed, the descriptors of its
-//! channels close while the writer still waits, which ends the READ and with it the wait. Tasks
+//! channels close while the writer still waits, and the mount's guardian can end that wait. Tasks
 //! are woken through descriptors, which the writer therefore lacks; a second thread, the relay,
 //! stands between it and them.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc;
 
 use async_channel::{Receiver, Sender};
 use rustix::io::Errno;
 
+use super::guardian::{Guarded, Lifeline};
 use crate::uring::activity;
 
 /// Notifies that wait for the thread; more wait with their senders.
@@ -29,30 +30,33 @@ struct Notify {
 #[derive(Clone, Debug)]
 pub(crate) struct FuseNotifier {
     queue: Sender<Notify>,
+    _lifeline: Lifeline,
 }
 
 impl FuseNotifier {
     /// Starts the threads; they end when the last clone of the notifier is gone.
-    pub(super) fn start(descriptor: &OwnedFd) -> io::Result<FuseNotifier> {
+    pub(super) fn start(device: &OwnedFd, guarded: Guarded) -> io::Result<FuseNotifier> {
         let (queue, notifies) = async_channel::bounded(NOTIFIES_QUEUED_MAX);
         let (messages, to_write) = mpsc::channel();
         let (results, written) = mpsc::channel();
-        let number = descriptor.as_raw_fd();
-        let writer = move || match own_descriptor(number) {
-            Ok(own) => {
+        let Guarded { lifeline, notifying } = guarded;
+        let numbers = [device.as_raw_fd(), notifying.as_raw_fd()];
+        let writer = move || match own_descriptors(numbers) {
+            Ok([device, _notifying]) => {
                 if results.send(Ok(())).is_ok() {
-                    write_all(&own, &to_write, &results);
+                    write_all(&device, &to_write, &results);
                 }
             }
             // Whoever waits for the start gets it.
             Err(error) => drop(results.send(Err(error))),
         };
         std::thread::Builder::new().name("fuse-notify".to_owned()).spawn(writer)?;
-        // The caller's descriptor stays open until the writer has one of its own.
+        // Both descriptors stay open here until the writer has its own.
         written.recv().unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))?;
+        drop(notifying);
         let relay = move || relay(&notifies, &messages, &written);
         std::thread::Builder::new().name("fuse-relay".to_owned()).spawn(relay)?;
-        Ok(FuseNotifier { queue })
+        Ok(FuseNotifier { queue, _lifeline: lifeline })
     }
 
     pub(crate) async fn notify(&self, message: Vec<u8>) -> io::Result<()> {
@@ -65,34 +69,35 @@ impl FuseNotifier {
     }
 }
 
-/// Gives this thread a table of descriptors that holds only the standard streams and `number`.
-fn own_descriptor(number: RawFd) -> io::Result<OwnedFd> {
-    if number >= DESCRIPTOR_MIN && close_others(number) {
-        // SAFETY: the number is open in this thread's table, and nothing else in this thread
-        // knows it: the caller's `OwnedFd` means the same number in another table.
-        return Ok(unsafe { OwnedFd::from_raw_fd(number) });
+/// Gives this thread a table of descriptors that holds only the standard streams and `numbers`.
+fn own_descriptors(numbers: [RawFd; 2]) -> io::Result<[OwnedFd; 2]> {
+    if numbers.iter().all(|number| *number >= DESCRIPTOR_MIN) && close_others(numbers) {
+        // SAFETY: the numbers are open in this thread's table, and nothing else in this thread
+        // knows them: the starter's `OwnedFd`s mean the same numbers in another table.
+        return Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
     }
     // Kernels before 5.9. Without a table of its own the thread works as well.
-    // SAFETY: the caller keeps the number open while this runs.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
-    borrowed.try_clone_to_owned()
+    // SAFETY: the starter keeps the numbers open while this runs.
+    let [device, notifying] = numbers.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    Ok([device.try_clone_to_owned()?, notifying.try_clone_to_owned()?])
 }
 
-/// Unshares the table of descriptors, then closes all but `number` and the standard streams.
+/// Unshares the table of descriptors, then closes all but `numbers` and the standard streams.
 /// False when nothing has been changed.
-fn close_others(number: RawFd) -> bool {
-    let close = |first: RawFd, last: libc::c_uint, flags: libc::c_uint| {
+fn close_others(mut numbers: [RawFd; 2]) -> bool {
+    numbers.sort_unstable();
+    let [low, high] = numbers.map(RawFd::cast_unsigned);
+    let close = |first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint| {
         // SAFETY: from the first call on, which unshares, the numbers are those of a table that
         // belongs to this thread alone, and this thread owns no descriptor.
-        unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), last, flags) == 0 }
+        first > last || unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) == 0 }
     };
-    // Closing upwards first makes a range that is never empty, so it always unshares.
-    if !close(number + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) {
+    // The range above is never empty, so the first call always unshares.
+    if !close(high + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) {
         return false;
     }
-    if number > DESCRIPTOR_MIN {
-        close(DESCRIPTOR_MIN, number.cast_unsigned() - 1, 0);
-    }
+    close(low + 1, high - 1, 0);
+    close(DESCRIPTOR_MIN.cast_unsigned(), low - 1, 0);
     true
 }
 
