@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ringfs-store", &["ringfs-wire", PLATFORM]),
     ("ringfs-server", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc", "ringfs-store"]),
     ("ringfs-client", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc"]),
+    ("ringfs-fuse", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc", "ringfs-client"]),
     (
         "ringfs",
         &[
@@ -23,6 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-rpc",
             "ringfs-server",
             "ringfs-client",
+            "ringfs-fuse",
         ],
     ),
     (
@@ -35,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-store",
             "ringfs-server",
             "ringfs-client",
+            "ringfs-fuse",
         ],
     ),
     (

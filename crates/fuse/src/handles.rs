@@ -1,0 +1,127 @@
+//! The open files of all processes that use the mount.
+//!
+//! Any worker serves any handle: the table says what a handle is, and which workers have come to
+//! hold state for it and must hear of its end. Invariant: numbers are never reused, so that a
+//! late message about a closed handle means nothing. Nothing is locked over an await.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ringfs_wire::{Attributes, InodeNumber};
+
+/// Parts of the table, so that workers seldom wait for each other.
+const PARTS: u64 = 16;
+
+/// Workers of one mount, at most: those that hold state of a handle are bits of one word.
+pub(crate) const WORKERS_MAX: usize = 64;
+
+/// What is known of an open file.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    /// The inode.
+    pub(crate) inode: InodeNumber,
+    /// Its attributes when it was opened.
+    pub(crate) attributes: Attributes,
+    /// Whether the kernel caches what it reads through this handle.
+    pub(crate) is_cached: bool,
+    /// Whether a write through it has taken away what lets a program run with rights of its
+    /// owner.
+    pub(crate) has_killed_privileges: bool,
+    /// The workers that hold state for it, as bits.
+    workers: u64,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    next: AtomicU64,
+    parts: [Mutex<BTreeMap<u64, Handle>>; PARTS as usize],
+}
+
+impl Handles {
+    fn part(&self, number: u64) -> MutexGuard<'_, BTreeMap<u64, Handle>> {
+        let part = &self.parts[(number % PARTS) as usize];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a file that `worker` has opened, and gives its number.
+    pub(crate) fn open(&self, attributes: Attributes, is_cached: bool, worker: usize) -> u64 {
+        assert!(worker < WORKERS_MAX, "workers are counted when a mount is made");
+        // Zero is what the kernel sends for no handle.
+        let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Handle {
+            inode: attributes.inode,
+            attributes,
+            is_cached,
+            has_killed_privileges: false,
+            workers: 1 << worker,
+        };
+        self.part(number).insert(number, handle);
+        number
+    }
+
+    /// What a handle is.
+    pub(crate) fn get(&self, number: u64) -> Option<Handle> {
+        self.part(number).get(&number).cloned()
+    }
+
+    /// Notes that `worker` holds state for a handle. False when it has been closed.
+    pub(crate) fn join(&self, number: u64, worker: usize) -> bool {
+        let mut part = self.part(number);
+        let found = part.get_mut(&number);
+        found.map(|handle| handle.workers |= 1 << worker).is_some()
+    }
+
+    /// Notes that a write through a handle has taken privileges away.
+    pub(crate) fn note_killed_privileges(&self, number: u64) {
+        if let Some(handle) = self.part(number).get_mut(&number) {
+            handle.has_killed_privileges = true;
+        }
+    }
+
+    /// Removes a handle and gives the workers that hold state for it.
+    pub(crate) fn close(&self, number: u64) -> Vec<usize> {
+        let workers = self.part(number).remove(&number).map_or(0, |handle| handle.workers);
+        (0..WORKERS_MAX).filter(|worker| workers & (1 << worker) != 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfs_wire::{FilePermissions, Generation, InodeType, Timestamp};
+
+    use super::*;
+
+    fn attributes(inode: u64) -> Attributes {
+        Attributes {
+            inode: InodeNumber(inode),
+            kind: InodeType::File,
+            permissions: FilePermissions { mode: 0o644, uid: 0, gid: 0 },
+            links: 1,
+            device: 0,
+            size: 0,
+            generation: Generation(0),
+            reach: 0,
+            chunk_size: 4096,
+            parent: InodeNumber::ROOT,
+            accessed: Timestamp::default(),
+            modified: Timestamp::default(),
+            changed: Timestamp::default(),
+            created: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn a_handle_ends_at_all_workers_that_used_it() {
+        let handles = Handles::default();
+        let first = handles.open(attributes(5), true, 3);
+        let second = handles.open(attributes(5), false, 0);
+        assert_ne!(first, second);
+        assert!(first != 0 && handles.join(first, 7) && handles.join(first, 3));
+        assert!(handles.get(first).unwrap().is_cached && !handles.get(second).unwrap().is_cached);
+        assert_eq!(handles.close(first), [3, 7]);
+        assert_eq!((handles.close(first), handles.join(first, 1)), (Vec::new(), false));
+        assert!(handles.get(first).is_none() && handles.get(second).is_some());
+    }
+}

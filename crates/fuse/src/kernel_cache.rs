@@ -1,0 +1,217 @@
+//! What the kernel may cache: answers with promises, and under which leases its pages were read.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ringfs_client::Leased;
+use ringfs_wire::{Attributes, InodeNumber};
+
+use crate::abi::{Abi, AttrOut, DirectoryEntry, EntryOut, OpenOut, Reply, StatxOut};
+use crate::gate::{Moment, Passage};
+use crate::operations::stat;
+use crate::worker::Worker;
+
+/// Inodes whose pages the kernel may keep from one open to the next, per part of the table.
+const INODES_PER_PART_MAX: usize = 16_384;
+const PARTS: u64 = 16;
+
+/// What answers a request, with leases where they count.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Nothing in it is cached.
+    Plain(Reply),
+    /// A name and its inode, and with an open file its handle.
+    Entry(Leased<Attributes>, Option<OpenOut>),
+    /// A name that this directory lacks.
+    Missing(InodeNumber, Duration),
+    /// An inode.
+    Attributes(Leased<Attributes>),
+    /// An inode, with its time of birth.
+    Statx(Leased<Attributes>),
+    /// A part of a directory with its inodes.
+    Listing(Vec<ListedEntry>),
+}
+
+/// One entry of a listing.
+#[derive(Debug)]
+pub(crate) struct ListedEntry {
+    pub(crate) entry: DirectoryEntry,
+    pub(crate) name: Vec<u8>,
+    /// Absent for `.` and `..` and for what vanished meanwhile: the kernel then keeps no inode.
+    pub(crate) attributes: Option<Leased<Attributes>>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Plain(reply)
+    }
+}
+
+impl Answer {
+    /// Whether it may let the kernel cache anything.
+    pub(crate) fn promises(&self) -> bool {
+        let leased = |leased: &Leased<Attributes>| {
+            leased.attributes_until.is_some() || leased.names_until.is_some()
+        };
+        match self {
+            Self::Plain(_) => false,
+            Self::Missing(..) => true,
+            Self::Entry(attributes, _) | Self::Attributes(attributes) | Self::Statx(attributes) => {
+                leased(attributes)
+            }
+            Self::Listing(entries) => {
+                entries.iter().any(|entry| entry.attributes.as_ref().is_some_and(leased))
+            }
+        }
+    }
+}
+
+/// For how long the kernel may keep a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Promise {
+    attributes: Duration,
+    names: Duration,
+}
+
+impl Worker {
+    /// The bytes of an answer. `passage` is there if it promises anything.
+    pub(crate) fn reply_of(
+        &self,
+        answer: Answer,
+        moment: Moment,
+        passage: Option<&Passage<'_>>,
+    ) -> Reply {
+        let now = self.platform.monotonic();
+        let promise = |leased: &Leased<Attributes>| {
+            self.promise(leased.value.inode, leased, now, moment, passage)
+        };
+        match answer {
+            Answer::Plain(reply) => reply,
+            Answer::Entry(leased, open) => {
+                let entry = Reply::of(&entry_out(&leased.value, promise(&leased)));
+                match open {
+                    Some(open) => entry.with(&open),
+                    None => entry,
+                }
+            }
+            Answer::Missing(directory, until) => {
+                let held = passage.is_some_and(|passage| passage.may_promise(directory, moment));
+                let valid = if held { until.saturating_sub(now) } else { Duration::ZERO };
+                Reply::of(&EntryOut {
+                    entry_valid: valid.as_secs(),
+                    entry_valid_nanos: valid.subsec_nanos(),
+                    ..Default::default()
+                })
+            }
+            Answer::Attributes(leased) => {
+                let valid = promise(&leased).attributes;
+                Reply::of(&AttrOut {
+                    valid: valid.as_secs(),
+                    valid_nanos: valid.subsec_nanos(),
+                    padding: 0,
+                    attr: stat::attr(&leased.value),
+                })
+            }
+            Answer::Statx(leased) => {
+                let valid = promise(&leased).attributes;
+                Reply::of(&StatxOut {
+                    valid: valid.as_secs(),
+                    valid_nanos: valid.subsec_nanos(),
+                    stat: stat::statx(&leased.value),
+                    ..Default::default()
+                })
+            }
+            Answer::Listing(entries) => {
+                let mut bytes = Vec::new();
+                for listed in entries {
+                    let entry =
+                        listed.attributes.map(|leased| entry_out(&leased.value, promise(&leased)));
+                    entry.unwrap_or_default().put(&mut bytes);
+                    put_entry(&listed.entry, &listed.name, &mut bytes);
+                }
+                Reply::bytes(bytes)
+            }
+        }
+    }
+
+    fn promise<T>(
+        &self,
+        inode: InodeNumber,
+        leased: &Leased<T>,
+        now: Duration,
+        moment: Moment,
+        passage: Option<&Passage<'_>>,
+    ) -> Promise {
+        if !passage.is_some_and(|passage| passage.may_promise(inode, moment)) {
+            return Promise::default();
+        }
+        let rest = |until: Option<Duration>| until.unwrap_or_default().saturating_sub(now);
+        let names = if self.mount.agreement.names_can_be_dropped() {
+            rest(leased.names_until)
+        } else {
+            Duration::ZERO
+        };
+        Promise { attributes: rest(leased.attributes_until), names }
+    }
+}
+
+fn entry_out(attributes: &Attributes, promise: Promise) -> EntryOut {
+    EntryOut {
+        node: attributes.inode.0,
+        // Numbers are never used twice.
+        generation: 0,
+        entry_valid: promise.names.as_secs(),
+        entry_valid_nanos: promise.names.subsec_nanos(),
+        attr_valid: promise.attributes.as_secs(),
+        attr_valid_nanos: promise.attributes.subsec_nanos(),
+        attr: stat::attr(attributes),
+    }
+}
+
+/// Appends an entry, its name, and zeros up to a multiple of eight.
+pub(crate) fn put_entry(entry: &DirectoryEntry, name: &[u8], out: &mut Vec<u8>) {
+    entry.put(out);
+    out.extend_from_slice(name);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// Under which lease the kernel's pages of an inode were read.
+///
+/// Invariant: pages that the kernel holds of an inode listed here were read under the lease with
+/// the number listed, or have been dropped since.
+#[derive(Debug, Default)]
+pub(crate) struct PageLeases {
+    parts: [Mutex<BTreeMap<InodeNumber, u64>>; PARTS as usize],
+}
+
+impl PageLeases {
+    /// Notes an open under a lease, and tells whether the kernel may keep the pages it has.
+    pub(crate) fn may_keep(&self, inode: InodeNumber, lease: Option<u64>) -> bool {
+        let part = &self.parts[(inode.0 % PARTS) as usize];
+        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lease) = lease else {
+            part.remove(&inode);
+            return false;
+        };
+        if part.len() >= INODES_PER_PART_MAX && !part.contains_key(&inode) {
+            part.clear();
+        }
+        part.insert(inode, lease) == Some(lease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_outlive_an_open_only_under_one_lease() {
+        let (pages, inode) = (PageLeases::default(), InodeNumber(9));
+        assert!(!pages.may_keep(inode, Some(1)), "nothing is known of them");
+        assert!(pages.may_keep(inode, Some(1)));
+        assert!(!pages.may_keep(inode, Some(2)), "lost in between");
+        assert!(pages.may_keep(inode, Some(2)) && !pages.may_keep(inode, None));
+        assert!(!pages.may_keep(inode, Some(2)));
+    }
+}

@@ -1,0 +1,53 @@
+//! Attributes: reading and changing them.
+
+use ringfs_client::Leased;
+use ringfs_wire::{AttributeChanges, InodeNumber, Timestamp};
+
+use crate::abi::{SetAttrIn, fattr, mode};
+use crate::failure::gone_is_stale;
+use crate::kernel_cache::Answer;
+use crate::operations::Outcome;
+use crate::worker::Worker;
+
+impl Worker {
+    pub(crate) async fn get_attributes(&self, inode: InodeNumber) -> Outcome {
+        let found = self.client.attributes_leased(inode).await.map_err(gone_is_stale)?;
+        Ok(Answer::Attributes(found))
+    }
+
+    pub(crate) async fn statx(&self, inode: InodeNumber) -> Outcome {
+        let found = self.client.attributes_leased(inode).await.map_err(gone_is_stale)?;
+        Ok(Answer::Statx(found))
+    }
+
+    pub(crate) async fn set_attributes(&self, inode: InodeNumber, wanted: &SetAttrIn) -> Outcome {
+        let changes = self.changes(wanted);
+        let changed = self.client.update(inode, changes).await.map_err(gone_is_stale)?;
+        // The kernel asks again, under a lease, when it wants to know for longer.
+        Ok(Answer::Attributes(Leased::unleased(changed)))
+    }
+
+    fn changes(&self, wanted: &SetAttrIn) -> AttributeChanges {
+        let has = |bit: u32| wanted.valid & bit != 0;
+        let now = || Timestamp::from(self.platform.wall());
+        let time = |set: u32, now_bit: u32, seconds: u64, nanos: u32| {
+            if has(now_bit) {
+                Some(now())
+            } else {
+                has(set).then(|| Timestamp { seconds: seconds as i64, nanos: nanos.min(NANOS_MAX) })
+            }
+        };
+        AttributeChanges {
+            mode: has(fattr::MODE).then_some(wanted.mode & mode::PERMISSIONS),
+            uid: has(fattr::UID).then_some(wanted.uid),
+            gid: has(fattr::GID).then_some(wanted.gid),
+            size: has(fattr::SIZE).then_some(wanted.size),
+            accessed: time(fattr::ATIME, fattr::ATIME_NOW, wanted.accessed, wanted.accessed_nanos),
+            modified: time(fattr::MTIME, fattr::MTIME_NOW, wanted.modified, wanted.modified_nanos),
+            kill_privileges: has(fattr::KILL_SUIDGID),
+        }
+    }
+}
+
+/// Nanoseconds within a second, at most.
+const NANOS_MAX: u32 = 999_999_999;

@@ -1,0 +1,153 @@
+//! The bytes of files.
+
+use std::time::Duration;
+
+use ringfs_client::OpenFile;
+use ringfs_platform::Slice;
+use ringfs_wire::{AttributeChanges, Errno, InodeNumber};
+
+use crate::abi::{
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, ReadIn, Reply, WRITE_CACHE,
+    WRITE_KILL_SUIDGID, WriteIn, WriteOut, open,
+};
+use crate::failure::{Failure, gone_is_stale};
+use crate::operations::Outcome;
+use crate::worker::Worker;
+
+/// Bytes moved at a time by a copy within the mount.
+const COPY_PIECE: u64 = 1 << 20;
+/// Bytes moved by one COPY_FILE_RANGE, so that it ends within its deadline; programs go on where
+/// it ended.
+const COPY_MAX: u64 = 64 << 20;
+
+/// Modes that let a program run with other rights than its user's: setuid and setgid.
+const PRIVILEGE_BITS: u32 = 0o6000;
+/// Modes under which file capabilities count.
+const EXECUTE_BITS: u32 = 0o111;
+
+/// READs of cached pages come in multiples of this.
+const PAGE_SIZE: u64 = 4_096;
+/// How often a cached READ asks again for a lease that is contested.
+const LEASE_ATTEMPTS: u32 = 40;
+/// The pause between two such attempts.
+const LEASE_PAUSE: Duration = Duration::from_millis(25);
+
+impl Worker {
+    pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
+        let file = self.file(arguments.handle).await?;
+        let fills_pages =
+            arguments.offset % PAGE_SIZE == 0 && u64::from(arguments.size) % PAGE_SIZE == 0;
+        if self.mount.caching && fills_pages {
+            self.lease_pages(inode, arguments.handle).await?;
+        }
+        let read = file.read_slices(arguments.offset, arguments.size as usize).await;
+        Ok(Reply::bulk(read.map_err(gone_is_stale)?).into())
+    }
+
+    /// Sees to it that what the kernel may cache is under a lease.
+    async fn lease_pages(&self, inode: InodeNumber, handle: u64) -> Result<(), Failure> {
+        let is_cached = self.mount.handles.get(handle).is_some_and(|handle| handle.is_cached);
+        let attempts = if is_cached { LEASE_ATTEMPTS } else { 1 };
+        for attempt in 0..attempts {
+            if self.client.content_lease(inode).await.map_err(gone_is_stale)?.is_some() {
+                return Ok(());
+            }
+            if attempt + 1 < attempts {
+                self.platform.sleep(LEASE_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write(
+        &self,
+        inode: InodeNumber,
+        arguments: &WriteIn,
+        data: Slice,
+    ) -> Outcome {
+        let file = self.file(arguments.handle).await?;
+        if arguments.write_flags & WRITE_KILL_SUIDGID != 0 {
+            self.kill_privileges(inode, &file, arguments.handle).await?;
+        }
+        let is_append = arguments.flags & open::APPEND != 0;
+        if is_append && arguments.write_flags & WRITE_CACHE == 0 {
+            file.append(data).await.map(drop)
+        } else {
+            file.write(arguments.offset, data).await
+        }
+        .map_err(gone_is_stale)?;
+        Ok(Reply::of(&WriteOut { size: arguments.size, padding: 0 }).into())
+    }
+
+    /// Takes away what a write by this user must not leave: asked of the home when the mode shows
+    /// it, and once per handle for capabilities, which it does not show.
+    async fn kill_privileges(
+        &self,
+        inode: InodeNumber,
+        file: &OpenFile,
+        handle: u64,
+    ) -> Result<(), Failure> {
+        let mode = file.attributes().permissions.mode;
+        let known = self.mount.handles.get(handle).ok_or(Errno::EBADF)?;
+        let may_have_capabilities = mode & EXECUTE_BITS != 0 && !known.has_killed_privileges;
+        if mode & PRIVILEGE_BITS == 0 && !may_have_capabilities {
+            return Ok(());
+        }
+        let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
+        self.client.update(inode, changes).await.map_err(gone_is_stale)?;
+        self.mount.handles.note_killed_privileges(handle);
+        Ok(())
+    }
+
+    pub(crate) async fn copy_file_range(&self, wanted: &CopyFileRangeIn, wide: bool) -> Outcome {
+        let source = self.file(wanted.handle_in).await?;
+        let target = self.file(wanted.handle_out).await?;
+        let len = wanted.len.min(COPY_MAX);
+        let mut done = 0;
+        while done < len {
+            let piece = (len - done).min(COPY_PIECE) as usize;
+            let copied = self.copy_piece(&source, &target, wanted, done, piece).await;
+            match copied {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                // What was copied counts; the next call meets the error again.
+                Err(_) if done > 0 => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(if wide {
+            Reply::of(&CopyFileRangeOut { bytes_copied: done }).into()
+        } else {
+            Reply::of(&WriteOut { size: done as u32, padding: 0 }).into()
+        })
+    }
+
+    async fn copy_piece(
+        &self,
+        source: &OpenFile,
+        target: &OpenFile,
+        wanted: &CopyFileRangeIn,
+        done: u64,
+        len: usize,
+    ) -> Result<u64, Failure> {
+        let overflow = Errno::EOVERFLOW;
+        let from = wanted.offset_in.checked_add(done).ok_or(overflow)?;
+        let to = wanted.offset_out.checked_add(done).ok_or(overflow)?;
+        let bytes = source.read(from, len).await.map_err(gone_is_stale)?;
+        let count = bytes.len() as u64;
+        if count > 0 {
+            target.write(to, bytes).await.map_err(gone_is_stale)?;
+        }
+        Ok(count)
+    }
+
+    pub(crate) async fn fallocate(&self, arguments: &FallocateIn) -> Outcome {
+        let _ = arguments;
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    pub(crate) async fn lseek(&self, arguments: &LseekIn) -> Outcome {
+        let _ = arguments;
+        Err(Errno::ENOSYS.into())
+    }
+}

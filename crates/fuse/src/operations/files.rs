@@ -1,0 +1,109 @@
+//! Files: opening, creating, closing, and making durable.
+
+use ringfs_client::{Leased, OpenFile, OpenMode};
+use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Name};
+
+use crate::abi::{
+    CreateIn, FlushIn, FsyncIn, InHeader, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ReleaseIn, Reply,
+    fopen, open,
+};
+use crate::failure::{Failure, gone_is_stale};
+use crate::kernel_cache::Answer;
+use crate::operations::Outcome;
+use crate::operations::names::permissions;
+use crate::worker::Worker;
+
+impl Worker {
+    pub(crate) async fn open(&self, inode: InodeNumber, arguments: &OpenIn) -> Outcome {
+        let opened = self.client.open_leased(inode, OpenMode::READ_WRITE).await;
+        let (file, leased) = opened.map_err(gone_is_stale)?;
+        if arguments.flags & open::TRUNCATE != 0 {
+            self.cut(inode, arguments.open_flags).await?;
+        }
+        let open = self.opened(file, &leased, arguments.flags);
+        Ok(Reply::of(&open).into())
+    }
+
+    pub(crate) async fn create(
+        &self,
+        header: &InHeader,
+        name: &[u8],
+        arguments: &CreateIn,
+    ) -> Outcome {
+        let (directory, name) = (InodeNumber(header.node), Name::new(name)?);
+        let exclusive = arguments.flags & open::CREATE_EXCLUSIVE != 0;
+        let mode = OpenMode::READ_WRITE;
+        let permissions = permissions(header, arguments.mode);
+        let (file, mut leased, created) = self
+            .client
+            .create_leased(directory, &name, permissions, arguments.umask, exclusive, mode)
+            .await?;
+        if !created {
+            // The kernel saw no such file and so has checked no permission to open it: it has to
+            // look again, unless no permission could be missing.
+            if header.uid != 0 {
+                return Err(Errno::ESTALE.into());
+            }
+            if arguments.flags & open::TRUNCATE != 0 {
+                let cut = self.cut(leased.value.inode, arguments.open_flags).await?;
+                leased = Leased::unleased(cut);
+            }
+        }
+        let open = self.opened(file, &leased, arguments.flags);
+        Ok(Answer::Entry(leased, Some(open)))
+    }
+
+    pub(crate) async fn tmpfile(&self, header: &InHeader, arguments: &CreateIn) -> Outcome {
+        let _ = (header, arguments);
+        Err(Errno::ENOSYS.into())
+    }
+
+    /// Cuts a file to nothing because an open says so.
+    async fn cut(&self, inode: InodeNumber, open_flags: u32) -> Result<Attributes, Failure> {
+        let kill_privileges = open_flags & OPEN_KILL_SUIDGID != 0;
+        let changes = AttributeChanges { size: Some(0), kill_privileges, ..Default::default() };
+        self.client.update(inode, changes).await.map_err(gone_is_stale)
+    }
+
+    /// Enters an open file and decides how the kernel is to treat it.
+    ///
+    /// Only what is opened for reading alone is cached: a WRITE that fills cached pages holds
+    /// their locks while it waits for other mounts to drop theirs, and two of them could wait for
+    /// each other.
+    fn opened(&self, file: OpenFile, leased: &Leased<Attributes>, flags: u32) -> OpenOut {
+        let is_cached = leased.content.is_some()
+            && flags & open::ACCESS_MODE == open::READ_ONLY
+            && flags & (open::DIRECT | open::APPEND) == 0;
+        let keep = self.mount.pages.may_keep(leased.value.inode, leased.content);
+        let keep = if keep { fopen::KEEP_CACHE } else { 0 };
+        let direct = if is_cached { 0 } else { fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES };
+        let handle = self.enter(file, is_cached);
+        OpenOut { handle, open_flags: keep | direct, backing: 0 }
+    }
+
+    pub(crate) async fn release(&self, inode: InodeNumber, arguments: &ReleaseIn) -> Outcome {
+        self.release_locks_of_handle(inode, arguments).await;
+        self.close(arguments.handle).await;
+        Ok(Reply::empty().into())
+    }
+
+    pub(crate) async fn flush(&self, inode: InodeNumber, arguments: &FlushIn) -> Outcome {
+        self.release_locks_of_process(inode, arguments).await?;
+        Ok(Reply::empty().into())
+    }
+
+    pub(crate) async fn fsync(&self, arguments: &FsyncIn) -> Outcome {
+        self.file(arguments.handle).await?.sync().await.map_err(gone_is_stale)?;
+        Ok(Reply::empty().into())
+    }
+
+    pub(crate) async fn fsync_directory(&self, directory: InodeNumber) -> Outcome {
+        self.client.sync(directory).await.map_err(gone_is_stale)?;
+        Ok(Reply::empty().into())
+    }
+
+    pub(crate) async fn sync_all(&self) -> Outcome {
+        self.client.sync_all().await?;
+        Ok(Reply::empty().into())
+    }
+}
