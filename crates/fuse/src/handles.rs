@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ringfs_wire::{Attributes, InodeNumber};
+use ringfs_wire::Attributes;
 
 /// Parts of the table, so that workers seldom wait for each other.
 const PARTS: u64 = 16;
@@ -19,8 +19,6 @@ pub(crate) const WORKERS_MAX: usize = 64;
 /// What is known of an open file.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
-    /// The inode.
-    pub(crate) inode: InodeNumber,
     /// Its attributes when it was opened.
     pub(crate) attributes: Attributes,
     /// Whether the kernel caches what it reads through this handle.
@@ -51,7 +49,6 @@ impl Handles {
         // Zero is what the kernel sends for no handle.
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let handle = Handle {
-            inode: attributes.inode,
             attributes,
             is_cached,
             has_killed_privileges: false,
@@ -89,7 +86,7 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
-    use ringfs_wire::{FilePermissions, Generation, InodeType, Timestamp};
+    use ringfs_wire::{FilePermissions, Generation, InodeNumber, InodeType, Timestamp};
 
     use super::*;
 

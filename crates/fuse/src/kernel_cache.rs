@@ -21,6 +21,8 @@ const PARTS: u64 = 16;
 pub(crate) enum Answer {
     /// Nothing in it is cached.
     Plain(Reply),
+    /// Bytes that the kernel may cache although no lease covers them: they are dropped at once.
+    Unleased(Reply, InodeNumber),
     /// A name and its inode, and with an open file its handle.
     Entry(Leased<Attributes>, Option<OpenOut>),
     /// A name that this directory lacks.
@@ -49,13 +51,21 @@ impl From<Reply> for Answer {
 }
 
 impl Answer {
+    /// The inode whose pages are to be dropped behind it.
+    pub(crate) fn unleased_pages(&self) -> Option<InodeNumber> {
+        match self {
+            Self::Unleased(_, inode) => Some(*inode),
+            _ => None,
+        }
+    }
+
     /// Whether it may let the kernel cache anything.
     pub(crate) fn promises(&self) -> bool {
         let leased = |leased: &Leased<Attributes>| {
             leased.attributes_until.is_some() || leased.names_until.is_some()
         };
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Unleased(..) => false,
             Self::Missing(..) => true,
             Self::Entry(attributes, _) | Self::Attributes(attributes) | Self::Statx(attributes) => {
                 leased(attributes)
@@ -87,7 +97,7 @@ impl Worker {
             self.promise(leased.value.inode, leased, now, moment, passage)
         };
         match answer {
-            Answer::Plain(reply) => reply,
+            Answer::Plain(reply) | Answer::Unleased(reply, _) => reply,
             Answer::Entry(leased, open) => {
                 let entry = Reply::of(&entry_out(&leased.value, promise(&leased)));
                 match open {
@@ -98,6 +108,9 @@ impl Worker {
             Answer::Missing(directory, until) => {
                 let held = passage.is_some_and(|passage| passage.may_promise(directory, moment));
                 let valid = if held { until.saturating_sub(now) } else { Duration::ZERO };
+                if !valid.is_zero() {
+                    self.mount.promises.note_name(directory);
+                }
                 Reply::of(&EntryOut {
                     entry_valid: valid.as_secs(),
                     entry_valid_nanos: valid.subsec_nanos(),
@@ -152,6 +165,9 @@ impl Worker {
         } else {
             Duration::ZERO
         };
+        if !names.is_zero() {
+            self.mount.promises.note_name(inode);
+        }
         Promise { attributes: rest(leased.attributes_until), names }
     }
 }

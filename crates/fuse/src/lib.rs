@@ -20,6 +20,7 @@ mod handles;
 mod kernel_cache;
 mod mounted;
 mod operations;
+mod revocation;
 mod worker;
 
 pub use error::MountError;

@@ -19,6 +19,7 @@ use ringfs_wire::InodeNumber;
 use crate::connection::{self, REQUEST_DATA_MAX};
 use crate::error::MountError;
 use crate::handles::WORKERS_MAX;
+use crate::revocation::KernelRevocations;
 use crate::worker::{Message, MountState, Worker};
 
 /// How long an unmount waits for processes that still use the mount.
@@ -122,17 +123,28 @@ async fn start(
     for (index, messages) in receivers.into_iter().enumerate() {
         let handoff = if index == 0 { mount.first()? } else { mount.handoff()? };
         let (shared, state, end) = (shared.clone(), state.clone(), end.clone());
+        let notifier = mount.notifier();
         platform.start_shard(&format!("mount-{index}"), move |platform| {
             Box::pin(async move {
                 let client = shared.client(&platform);
                 let result = match handoff.adopt(&platform) {
                     Ok(channel) => {
-                        let worker = Worker::new(&platform, client, channel, state, index);
+                        let worker =
+                            Worker::new(&platform, client, channel, notifier, state, index);
                         Rc::new(worker).run(messages).await
                     }
                     Err(error) => Err(error),
                 };
                 let _ = end.send(result.map_err(|error| error.to_string())).await;
+            })
+        });
+    }
+    if options.caching {
+        let (shared, state, notifier) = (shared.clone(), state.clone(), mount.notifier());
+        platform.start_shard("mount-leases", move |platform| {
+            Box::pin(async move {
+                let revocations = Rc::new(KernelRevocations::new(state, notifier));
+                shared.keep_leases(&platform, revocations).await;
             })
         });
     }

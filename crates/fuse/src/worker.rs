@@ -16,16 +16,17 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
 use ringfs_client::{Client, OpenFile, OpenMode, SpaceUsage};
-use ringfs_platform::fuse::FuseChannel;
+use ringfs_platform::fuse::{FuseChannel, FuseNotifier};
 use ringfs_platform::{Buffer, MailboxReceiver, MailboxSender, Platform, Slice};
 use ringfs_wire::Errno;
 
-use crate::abi::{Abi, InHeader, Operation, Reply, Request};
+use crate::abi::{self, Abi, InHeader, Operation, Reply, Request};
 use crate::connection::{Agreement, REQUEST_LEN_MAX};
 use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::handles::Handles;
 use crate::kernel_cache::{Answer, PageLeases};
+use crate::revocation::Promises;
 
 /// Requests up to this length are moved out of their large receive buffer.
 const SMALL_REQUEST_MAX: usize = 8 << 10;
@@ -46,6 +47,7 @@ pub(crate) struct MountState {
     pub(crate) handles: Handles,
     pub(crate) gate: Gate,
     pub(crate) pages: PageLeases,
+    pub(crate) promises: Promises,
     /// Space of the cluster, and when that was.
     pub(crate) space: Mutex<Option<(Duration, SpaceUsage)>>,
     workers: Vec<MailboxSender<Message>>,
@@ -63,6 +65,7 @@ impl MountState {
             handles: Handles::default(),
             gate: Gate::default(),
             pages: PageLeases::default(),
+            promises: Promises::default(),
             space: Mutex::default(),
             workers,
         }
@@ -81,6 +84,7 @@ pub(crate) struct Worker {
     pub(crate) mount: Arc<MountState>,
     pub(crate) index: usize,
     channel: FuseChannel,
+    notifier: FuseNotifier,
     /// What this worker holds of open handles.
     files: RefCell<BTreeMap<u64, OpenFile>>,
 }
@@ -90,11 +94,12 @@ impl Worker {
         platform: &Platform,
         client: Client,
         channel: FuseChannel,
+        notifier: FuseNotifier,
         mount: Arc<MountState>,
         index: usize,
     ) -> Self {
         let (platform, files) = (platform.clone(), RefCell::default());
-        Self { platform, client, mount, index, channel, files }
+        Self { platform, client, mount, index, channel, notifier, files }
     }
 
     /// Serves until the mount ends, or somebody ends the workers; then closes the session.
@@ -170,10 +175,18 @@ impl Worker {
 
     /// Writes an answer; what it promises is decided at the last moment.
     async fn answer(&self, unique: u64, moment: crate::gate::Moment, answer: Answer) {
+        let unleased = answer.unleased_pages();
         let passage = answer.promises().then(|| self.mount.gate.pass());
         let reply = self.reply_of(answer, moment, passage.as_ref());
         let (head, bulk) = reply.finish(unique);
         self.reply(head, bulk).await;
+        drop(passage);
+        if let Some(inode) = unleased {
+            let message = abi::notify_invalidate_inode(inode.0, true);
+            if let Err(error) = self.notifier.notify(message).await {
+                tracing::debug!(%error, "the kernel did not take a notify");
+            }
+        }
     }
 
     async fn reply(&self, head: Vec<u8>, bulk: Vec<Slice>) {

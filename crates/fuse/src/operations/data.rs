@@ -11,6 +11,7 @@ use crate::abi::{
     WRITE_KILL_SUIDGID, WriteIn, WriteOut, open,
 };
 use crate::failure::{Failure, gone_is_stale};
+use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
 use crate::worker::Worker;
 
@@ -36,27 +37,35 @@ impl Worker {
     pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
         let file = self.file(arguments.handle).await?;
         let fills_pages =
-            arguments.offset % PAGE_SIZE == 0 && u64::from(arguments.size) % PAGE_SIZE == 0;
-        if self.mount.caching && fills_pages {
-            self.lease_pages(inode, arguments.handle).await?;
+            arguments.offset.is_multiple_of(PAGE_SIZE) && u64::from(arguments.size).is_multiple_of(PAGE_SIZE);
+        let is_leased =
+            self.mount.caching && fills_pages && self.lease_pages(inode, arguments.handle).await?;
+        let unleased = self.mount.caching && fills_pages && !is_leased;
+        if unleased {
+            self.mount.promises.note_unleased_read(inode);
         }
         let read = file.read_slices(arguments.offset, arguments.size as usize).await;
-        Ok(Reply::bulk(read.map_err(gone_is_stale)?).into())
+        let reply = Reply::bulk(read.map_err(gone_is_stale)?);
+        Ok(if unleased { Answer::Unleased(reply, inode) } else { reply.into() })
     }
 
-    /// Sees to it that what the kernel may cache is under a lease.
-    async fn lease_pages(&self, inode: InodeNumber, handle: u64) -> Result<(), Failure> {
+    /// Whether what the kernel may cache of a READ is under a lease. A file that others change all
+    /// the time is read without one in the end.
+    async fn lease_pages(&self, inode: InodeNumber, handle: u64) -> Result<bool, Failure> {
         let is_cached = self.mount.handles.get(handle).is_some_and(|handle| handle.is_cached);
         let attempts = if is_cached { LEASE_ATTEMPTS } else { 1 };
         for attempt in 0..attempts {
             if self.client.content_lease(inode).await.map_err(gone_is_stale)?.is_some() {
-                return Ok(());
+                return Ok(true);
+            }
+            if self.mount.promises.is_dropping(inode) {
+                break;
             }
             if attempt + 1 < attempts {
                 self.platform.sleep(LEASE_PAUSE).await;
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     pub(crate) async fn write(
