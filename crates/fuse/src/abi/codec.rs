@@ -18,10 +18,10 @@ macro_rules! integers {
     ($($type:ty),*) => {$(
         impl Abi for $type {
             const SIZE: usize = size_of::<$type>();
-            #[expect(clippy::host_endian_bytes, reason = "the kernel runs on this machine")]
             fn put(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_ne_bytes());
             }
+            #[expect(clippy::host_endian_bytes, reason = "the kernel runs on this machine")]
             fn get(bytes: &mut &[u8]) -> Result<Self, Malformed> {
                 let (value, rest) = bytes.split_first_chunk().ok_or(Malformed)?;
                 *bytes = rest;

@@ -113,6 +113,19 @@ pub(crate) mod rename {
     pub(crate) const EXCHANGE: u32 = 2;
 }
 
+/// Modes of FALLOCATE.
+pub(crate) mod allocate {
+    pub(crate) const KEEP_SIZE: u32 = 0x01;
+    pub(crate) const PUNCH_HOLE: u32 = 0x02;
+    pub(crate) const ZERO_RANGE: u32 = 0x10;
+}
+
+/// `whence` of LSEEK; the kernel carries out the others itself.
+pub(crate) mod seek {
+    pub(crate) const DATA: u32 = 3;
+    pub(crate) const HOLE: u32 = 4;
+}
+
 /// File types in a mode.
 pub(crate) mod mode {
     pub(crate) const TYPE_MASK: u32 = 0o170000;

@@ -7,8 +7,8 @@ use ringfs_platform::Slice;
 use ringfs_wire::{AttributeChanges, Errno, InodeNumber};
 
 use crate::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, ReadIn, Reply, WRITE_CACHE,
-    WRITE_KILL_SUIDGID, WriteIn, WriteOut, open,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, ReadIn, Reply, WRITE_CACHE,
+    WRITE_KILL_SUIDGID, WriteIn, WriteOut, allocate, open, seek,
 };
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
@@ -36,8 +36,8 @@ const LEASE_PAUSE: Duration = Duration::from_millis(25);
 impl Worker {
     pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
         let file = self.file(arguments.handle).await?;
-        let fills_pages =
-            arguments.offset.is_multiple_of(PAGE_SIZE) && u64::from(arguments.size).is_multiple_of(PAGE_SIZE);
+        let fills_pages = arguments.offset.is_multiple_of(PAGE_SIZE)
+            && u64::from(arguments.size).is_multiple_of(PAGE_SIZE);
         let is_leased =
             self.mount.caching && fills_pages && self.lease_pages(inode, arguments.handle).await?;
         let unleased = self.mount.caching && fills_pages && !is_leased;
@@ -151,12 +151,30 @@ impl Worker {
     }
 
     pub(crate) async fn fallocate(&self, arguments: &FallocateIn) -> Outcome {
-        let _ = arguments;
-        Err(Errno::EOPNOTSUPP.into())
+        let FallocateIn { handle, offset, length, mode, .. } = *arguments;
+        let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
+        let range = offset..end.ok_or(Errno::EFBIG)?;
+        let file = self.file(handle).await?;
+        let keep_size = mode & allocate::KEEP_SIZE != 0;
+        match mode & !allocate::KEEP_SIZE {
+            0 => file.allocate(range, keep_size).await,
+            allocate::PUNCH_HOLE if keep_size => file.punch(range).await,
+            allocate::ZERO_RANGE => file.zero(range, keep_size).await,
+            _ => return Err(Errno::EOPNOTSUPP.into()),
+        }
+        .map_err(gone_is_stale)?;
+        Ok(Reply::empty().into())
     }
 
     pub(crate) async fn lseek(&self, arguments: &LseekIn) -> Outcome {
-        let _ = arguments;
-        Err(Errno::ENOSYS.into())
+        let LseekIn { handle, offset, whence, .. } = *arguments;
+        let file = self.file(handle).await?;
+        let offset = match whence {
+            seek::DATA => file.seek_data(offset).await,
+            seek::HOLE => file.seek_hole(offset).await,
+            _ => return Err(Errno::EINVAL.into()),
+        }
+        .map_err(gone_is_stale)?;
+        Ok(Reply::of(&LseekOut { offset }).into())
     }
 }
