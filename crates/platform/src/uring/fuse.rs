@@ -7,6 +7,7 @@
 mod guardian;
 mod mounting;
 mod notifier;
+mod readiness;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
@@ -16,13 +17,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use compio::BufResult;
-use compio::driver::op::{Interest, PollOnce};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) use notifier::FuseNotifier;
 
 use self::guardian::Lifeline;
+use self::readiness::Readiness;
 use super::{Platform, activity, disk};
 use crate::fuse::{FuseError, MountRequest, RECEIVE_CAPACITY_MIN};
 use crate::{Buffer, Slice};
@@ -148,7 +149,7 @@ impl FuseChannel {
 
     /// Waits until there may be a request, or the mount is gone.
     async fn readable(&self) -> io::Result<()> {
-        let operation = PollOnce::new(self.descriptor.clone(), Interest::Readable);
+        let operation = Readiness { descriptor: self.descriptor.clone() };
         let BufResult(result, _) = compio::runtime::submit(operation).await;
         result.map(|_| ())
     }
