@@ -43,8 +43,10 @@ fn every_kind_of_stale_answer_is_found() {
 fn two_different_directories_are_refused() {
     let (one, other) = (tempfile::tempdir(), tempfile::tempdir());
     let directories = [one.as_ref(), other.as_ref()].map(|made| made.expect("a directory").path());
+    let empty = |path: &Path| path.read_dir().expect("a directory").count() == 0;
     let output = stress(&["--seconds", "1"], directories);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("not seen through the other directory"), "{text}");
+    assert!(directories.into_iter().all(empty), "nothing is left behind");
 }

@@ -176,9 +176,9 @@ impl Object {
             if through_handle { open.metadata() } else { fs::symlink_metadata(&path) }
         })?;
         let object = |what: &str| format!("{what} of {}", self.path.display());
-        let seen = metadata.mode() & 0o7777;
-        let legal = self.mode.legal(window);
-        worker.judge(&legal, mount, || object("mode"), &seen, |&legal| legal == seen)?;
+        let seen = format!("{:#o}", metadata.mode() & 0o7777);
+        let legal = self.mode.legal(window).map(|mode| format!("{mode:#o}"));
+        worker.judge(&legal, mount, || object("mode"), &seen, |legal| *legal == seen)?;
         let seen = (metadata.uid(), metadata.gid());
         let legal = self.owner.legal(window);
         worker.judge(&legal, mount, || object("owner"), &seen, |&legal| legal == seen)?;

@@ -119,6 +119,8 @@ fn main() -> ExitCode {
         Ok(world) => world,
         Err(error) => {
             eprintln!("stress: {}: {error}", roots[0].display());
+            // What there is of it; the error above is the one that counts.
+            let _ = fs::remove_dir_all(&roots[0]);
             return ExitCode::from(EXIT_USAGE);
         }
     };

@@ -428,8 +428,9 @@ fn judge_node(
     let object = |what: &str| format!("{what} of {} (node {})", path.display(), node.id);
     let legal = node.links.legal(window);
     worker.judge(&legal, mount, || object("links"), &links, |&legal| legal == links)?;
-    let legal = node.mode.legal(window);
-    worker.judge(&legal, mount, || object("mode"), &mode, |&legal| legal == mode)
+    let legal = node.mode.legal(window).map(|mode| format!("{mode:#o}"));
+    let mode = format!("{mode:#o}");
+    worker.judge(&legal, mount, || object("mode"), &mode, |legal| *legal == mode)
 }
 
 fn stat(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
