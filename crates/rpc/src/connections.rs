@@ -15,8 +15,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringfs_platform::{Frame, LinkReceiver, LinkSender, Platform};
 use ringfs_wire::{
-    AnyRequest, ClusterId, Errno, FrameHeader, MAX_BODY_LEN, MAX_BULK_LEN, NO_SLOT,
-    SLOTS_PER_SESSION, SessionId, Status, TargetId,
+    AnyRequest, ClusterId, Errno, FrameHeader, LeasePoll, MAX_BODY_LEN, MAX_BULK_LEN, NO_SLOT,
+    Request, SLOTS_PER_SESSION, SessionId, Status, TargetId,
 };
 
 use crate::bell::{Bell, pump, until};
@@ -317,9 +317,11 @@ impl Running {
     }
 
     /// Mutations are kept apart from their repetitions by their slot; everything else of a
-    /// session must have ended before a newer connection begins.
+    /// session must have ended before a newer connection begins, but for what only waits.
     fn counts_as_data(&self) -> bool {
-        self.header.slot == NO_SLOT && !self.connection.is_between_servers()
+        self.header.slot == NO_SLOT
+            && self.header.opcode != LeasePoll::OPCODE
+            && !self.connection.is_between_servers()
     }
 
     fn end(self, outgoing: Outgoing) {

@@ -12,9 +12,10 @@ use futures_util::future::join_all;
 use ringfs_store::{HeadSlot, PendingCut, Record, namespace, xattrs};
 use ringfs_wire::{
     AnyRequest, AttributeChanges, Attributes, Cut, DiscardTail, Errno, Generation, HEAD_SIZE,
-    InodeNumber, InodeType, Status, TargetId, Wire,
+    InodeNumber, InodeType, SessionId, Status, TargetId, Wire,
 };
 
+use crate::coherence::WRITTEN;
 use crate::data::SIZE_MAX;
 use crate::locks::{Held, Holder, LockKey};
 use crate::metadata::apply;
@@ -25,6 +26,8 @@ struct Resize<'a> {
     /// New size; `None` keeps it and only cuts what lies beyond.
     size: Option<u64>,
     changes: &'a AttributeChanges,
+    /// Whose leases it spares.
+    session: SessionId,
     caller: Option<Caller>,
 }
 
@@ -40,17 +43,20 @@ impl Target {
         if size > SIZE_MAX {
             return Err(Errno::EFBIG.into());
         }
-        let resize = Resize { size: Some(size), changes, caller: Some(caller) };
+        let session = caller.session;
+        let resize = Resize { size: Some(size), changes, session, caller: Some(caller) };
         reply(&self.resize(inode, resize).await?)
     }
 
     pub(crate) async fn discard_tail(&self, request: &DiscardTail, caller: Caller) -> Answer {
         let changes = AttributeChanges::default();
-        let resize = Resize { size: None, changes: &changes, caller: Some(caller) };
+        let session = caller.session;
+        let resize = Resize { size: None, changes: &changes, session, caller: Some(caller) };
         reply(&self.resize(request.inode, resize).await?)
     }
 
     async fn resize(&self, inode: InodeNumber, resize: Resize<'_>) -> Result<Attributes, Status> {
+        let _claim = self.claim(resize.session, &[(inode, WRITTEN)]).await?;
         let held = Held::new(&self.locks, self.locks.task());
         let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
         self.locks.lock(&self.platform, &keys, held.holder()).await?;
@@ -140,12 +146,17 @@ impl Target {
 
     /// Before the first announcement of new writes since this start: what writers of the last life
     /// left beyond the size goes.
-    pub(crate) async fn clean_tail(&self, inode: InodeNumber) -> Result<(), Status> {
+    pub(crate) async fn clean_tail(
+        &self,
+        inode: InodeNumber,
+        session: SessionId,
+    ) -> Result<(), Status> {
         let found = self.attributes_of(inode).map_err(|_| Errno::ESTALE)?;
         let may_be_dirty = found.reach > found.size.max(HEAD_SIZE);
         if may_be_dirty && !self.cleaned.borrow().contains(&inode) {
             let changes = AttributeChanges::default();
-            self.resize(inode, Resize { size: None, changes: &changes, caller: None }).await?;
+            let resize = Resize { size: None, changes: &changes, session, caller: None };
+            self.resize(inode, resize).await?;
         }
         self.cleaned.borrow_mut().insert(inode);
         Ok(())
@@ -163,7 +174,7 @@ impl Target {
         let target = self.shared();
         self.platform.spawn(async move {
             // If this fails, the tail stays marked and the next writer's announcement cuts it.
-            let _ = target.clean_tail(inode).await;
+            let _ = target.clean_tail(inode, SessionId::default()).await;
         });
     }
 

@@ -7,6 +7,7 @@ use ringfs_wire::{
     HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, Status, Sync, Wire,
 };
 
+use crate::coherence::WRITTEN;
 use crate::locks::{Held, LockKey};
 use crate::target::{Answer, Caller, Target, empty, reply};
 
@@ -90,6 +91,7 @@ impl Target {
             return Err(Errno::EINVAL.into());
         }
         self.room(true)?;
+        let _claim = self.claim(caller.session, &[(request.inode, WRITTEN)]).await?;
         let content = LockKey::Content(request.inode);
         let held = Held::new(&self.locks, self.locks.task());
         self.locks.lock(&self.platform, &[content], held.holder()).await?;
@@ -124,7 +126,7 @@ impl Target {
             return Err(Errno::EFBIG.into());
         }
         self.room(true)?;
-        self.clean_tail(request.inode).await?;
+        self.clean_tail(request.inode, caller.session).await?;
         let found = self.file(request.inode).await?;
         if found.attributes.reach >= request.reach {
             return reply(&found.attributes);
@@ -142,6 +144,7 @@ impl Target {
     }
 
     pub(crate) async fn extend(&self, request: &Extend, caller: Caller) -> Answer {
+        let _claim = self.claim(caller.session, &[(request.inode, WRITTEN)]).await?;
         let found = self.file(request.inode).await?;
         let known = &found.attributes;
         // A power loss may have taken back the size that the writer took for granted.
@@ -179,7 +182,8 @@ impl Target {
         }
         self.room(true)?;
         let inode = request.inode;
-        self.clean_tail(inode).await?;
+        self.clean_tail(inode, caller.session).await?;
+        let _claim = self.claim(caller.session, &[(inode, WRITTEN)]).await?;
         let held = Held::new(&self.locks, self.locks.task());
         let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
         self.locks.lock(&self.platform, &keys, held.holder()).await?;

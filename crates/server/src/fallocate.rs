@@ -11,6 +11,7 @@ use ringfs_wire::{
     ExtentsReply, HEAD_SIZE, HeadPunch, Status, Wire,
 };
 
+use crate::coherence::WRITTEN;
 use crate::data::{HeadPiece, SIZE_MAX, gone, store_status};
 use crate::locks::{Held, LockKey};
 use crate::target::{Answer, Caller, Target, empty, reply};
@@ -22,6 +23,7 @@ impl Target {
             return Err(Errno::EINVAL.into());
         }
         self.room(false)?;
+        let _claim = self.claim(caller.session, &[(inode, WRITTEN)]).await?;
         let held = Held::new(&self.locks, self.locks.task());
         // Whoever changes size or slot holds this as well.
         self.locks.lock(&self.platform, &[LockKey::Content(inode)], held.holder()).await?;

@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod birth;
+mod coherence;
 mod cut;
 mod data;
 mod error;
 mod fallocate;
+mod leases;
 mod locks;
 mod metadata;
 #[cfg(feature = "mutations")]

@@ -40,10 +40,15 @@ impl Target {
                 let found = self.settled_inode(request.directory).await?;
                 (request.directory, found.attributes.kind, Some(found))
             }
-            Some(name) => {
-                let (entry, found) = self.settled_entry(request.directory, name).await?;
-                (entry.inode, entry.kind, found)
-            }
+            Some(name) => match self.settled_entry(request.directory, name).await {
+                Err(Status::Failed(Errno::ENOENT)) => {
+                    return self.missing(request, name, session);
+                }
+                settled => {
+                    let (entry, found) = settled?;
+                    (entry.inode, entry.kind, found)
+                }
+            },
         };
         let Some(found) = found else {
             return reply(&LookupReply { inode, kind, attributes: None, lease: Lease::NONE });
@@ -51,14 +56,30 @@ impl Target {
         if request.open {
             self.sessions.reference(session, inode);
         }
+        // Names are leased with the entry only.
+        let wanted = match request.name {
+            Some(_) => request.lease,
+            None => request.lease.without(Lease::NAMES),
+        };
+        let lease = self.grant(session, inode, wanted);
         let attributes = Some(found.attributes.clone());
-        let answer = LookupReply { inode, kind, attributes, lease: Lease::NONE };
+        let answer = LookupReply { inode, kind, attributes, lease };
         let bulk = if request.head && kind == InodeType::File {
             Some(self.head_bytes(&found, 0, u64::MAX).await?)
         } else {
             None
         };
         Ok((answer.to_bytes(), bulk))
+    }
+
+    /// The answer for a missing name: that it is missing, if the holder may cache that.
+    fn missing(&self, request: &MetadataLookup, name: &Name, session: SessionId) -> Answer {
+        let lease = self.grant_missing(session, request.directory, name, request.lease);
+        if lease.is_none() {
+            return Err(Errno::ENOENT.into());
+        }
+        let (inode, kind) = (InodeNumber::default(), InodeType::File);
+        reply(&LookupReply { inode, kind, attributes: None, lease })
     }
 
     /// A name in a directory of this home, once no operation holds it.
@@ -83,12 +104,23 @@ impl Target {
                 return Ok((entry, None));
             }
             let key = [LockKey::Inode(entry.inode)];
-            if self.locks.is_free(&key) {
-                let found = self.settled_inode(entry.inode).await?;
-                return Ok((entry, Some(found)));
+            if !self.locks.is_free(&key) {
+                self.locks.free(&self.platform, &key).await?;
+                continue;
             }
-            self.locks.free(&self.platform, &key).await?;
+            let found = self.settled_inode(entry.inode).await;
+            // That may have waited: the name and the inode count together or not at all.
+            if self.still_named(directory, name, entry.inode) {
+                return Ok((entry, Some(found?)));
+            }
         }
+    }
+
+    /// Whether a name leads to an inode now, and no operation holds it.
+    fn still_named(&self, directory: InodeNumber, name: &Name, inode: InodeNumber) -> bool {
+        let found = namespace::find(&self.store.state(), directory, name);
+        found.is_some_and(|entry| entry.inode == inode)
+            && self.locks.is_free(&[LockKey::Name(directory, name.clone())])
     }
 
     pub(crate) async fn peek_name(&self, request: &PeekName) -> Answer {
@@ -96,14 +128,23 @@ impl Target {
         reply(&PeekReply { inode: entry.inode, kind: entry.kind })
     }
 
-    pub(crate) async fn attributes_get(&self, request: &AttributesGet) -> Answer {
+    pub(crate) async fn attributes_get(
+        &self,
+        request: &AttributesGet,
+        session: SessionId,
+    ) -> Answer {
         if request.inodes.len() > ATTRIBUTES_MAX {
             return Err(Status::Malformed);
         }
         let mut results = Vec::with_capacity(request.inodes.len());
         for inode in &request.inodes {
             results.push(match self.settled_inode(*inode).await {
-                Ok(found) => AttributesResult::Found(Box::new(found.attributes), Lease::NONE),
+                Ok(found) => {
+                    let is_there = is_named(&found, request);
+                    let refused = if is_there { Lease::NONE } else { Lease::NAMES };
+                    let lease = self.grant(session, *inode, request.lease.without(refused));
+                    AttributesResult::Found(Box::new(found.attributes), lease)
+                }
                 Err(Status::Busy) => return Err(Status::Busy),
                 Err(status) => AttributesResult::Failed(status),
             });
@@ -111,7 +152,11 @@ impl Target {
         reply(&results)
     }
 
-    pub(crate) async fn read_directory(&self, request: &ReadDirectory) -> Answer {
+    pub(crate) async fn read_directory(
+        &self,
+        request: &ReadDirectory,
+        session: SessionId,
+    ) -> Answer {
         let directory = request.directory;
         self.locks.free(&self.platform, &[LockKey::Inode(directory)]).await?;
         self.locks.settled(&self.platform, directory).await?;
@@ -133,7 +178,8 @@ impl Target {
                 inode: entry.inode,
                 kind: entry.kind,
                 attributes: here.map(|inode| inode.attributes.clone()),
-                lease: Lease::NONE,
+                lease: here
+                    .map_or(Lease::NONE, |_| self.grant(session, entry.inode, request.lease)),
             });
         }
         let end = entries.next().is_none();
@@ -163,6 +209,13 @@ impl Target {
         if let Some(answer) = self.existing(request, caller).await? {
             return Ok((answer, None));
         }
+        let _claim = self.claim(caller.session, &[(request.directory, Lease::CONTENT)]).await?;
+        let name_key = LockKey::Name(request.directory, request.name.clone());
+        self.locks.free(&self.platform, &[name_key]).await?;
+        // Others may have been faster while this waited.
+        if let Some(answer) = self.existing(request, caller).await? {
+            return Ok((answer, None));
+        }
         let now = self.now();
         let MetadataCreate { directory, kind, permissions, umask, .. } = *request;
         let heritage = self.heritage(directory, kind, permissions, umask)?;
@@ -175,24 +228,25 @@ impl Target {
             replaces: None,
         };
         namespace::check(&self.store.state(), &step)?;
-        let answer = CreateReply {
+        let mut answer = CreateReply {
             inode: number,
             kind: request.kind,
             created: true,
             attributes: Some(inode.attributes.clone()),
             lease: Lease::NONE,
-        }
-        .to_bytes();
+        };
         let mut tx = self.store.transaction();
         tx.put(Record::PutInode { inode });
         heritage.put_xattrs(&mut tx, number);
         namespace::execute(&mut tx, &step, StepResult { inode: number }, now, &|_| false);
-        self.record_reply(&mut tx, caller, &answer);
+        // Kept without a lease: when it is repeated, that may be gone.
+        self.record_reply(&mut tx, caller, &answer.to_bytes());
         tx.commit();
         if request.open {
             self.sessions.reference(caller.session, number);
         }
-        Ok((answer, None))
+        answer.lease = self.grant(caller.session, number, request.lease);
+        reply(&answer)
     }
 
     /// What creating gives when the name exists: `EEXIST`, or the file that is there.
@@ -220,13 +274,12 @@ impl Target {
             self.sessions.reference(caller.session, entry.inode);
         }
         let attributes = found.map(|found| found.attributes);
-        let answer = CreateReply {
-            inode: entry.inode,
-            kind: entry.kind,
-            created: false,
-            attributes,
-            lease: Lease::NONE,
+        let lease = match attributes {
+            Some(_) => self.grant(caller.session, entry.inode, request.lease),
+            None => Lease::NONE,
         };
+        let (inode, kind) = (entry.inode, entry.kind);
+        let answer = CreateReply { inode, kind, created: false, attributes, lease };
         Ok(Some(answer.to_bytes()))
     }
 
@@ -270,7 +323,8 @@ impl Target {
             plan.add(parent, put(inode), inode);
             return plan.run(self, caller, answer(inode)).await;
         }
-        let mut operation = Operation::begin(self).await?;
+        let _claim = self.claim(caller.session, &[(parent, Lease::CONTENT)]).await?;
+        let mut operation = Operation::begin(self, caller).await?;
         operation.lock(&[LockKey::Name(parent, name.clone())])?;
         let created = operation.prepare(home, vec![create]).await?;
         let inode = created.first().ok_or(Status::Malformed)?.inode;
@@ -323,12 +377,13 @@ impl Target {
 
     pub(crate) async fn update(&self, request: &MetadataUpdate, caller: Caller) -> Answer {
         let MetadataUpdate { inode, changes } = request;
-        let found = self.settled_inode(*inode).await?;
         if let Some(size) = changes.size {
+            self.settled_inode(*inode).await?;
             return self.set_size(*inode, size, changes, caller).await;
         }
+        let _claim = self.claim(caller.session, &[(*inode, self.changed(*inode))]).await?;
+        self.settled_inode(*inode).await?;
         self.room(false)?;
-        drop(found);
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, *inode, |inode| apply(&mut inode.attributes, changes, now));
@@ -368,6 +423,7 @@ impl Target {
         let mut tx = self.store.transaction();
         namespace::reap(&mut tx, inode, &|_| false);
         tx.commit();
+        self.forget_leases(inode);
         self.drive_final_cut(inode);
     }
 
@@ -404,4 +460,12 @@ pub(crate) fn apply(attributes: &mut Attributes, changes: &AttributeChanges, now
     attributes.accessed = changes.accessed.unwrap_or(attributes.accessed);
     attributes.modified = changes.modified.unwrap_or(attributes.modified);
     attributes.changed = now;
+}
+
+/// Whether a directory is where the request says it was found.
+fn is_named(found: &Inode, request: &AttributesGet) -> bool {
+    let name = found.rare.as_ref().and_then(|rare| rare.name.as_ref());
+    let is_only = request.inodes.len() == 1 && found.attributes.links > 0;
+    let named = request.named.as_ref().filter(|_| is_only);
+    named.is_some_and(|place| place.parent == found.attributes.parent && name == Some(&place.name))
 }

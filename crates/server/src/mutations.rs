@@ -14,4 +14,6 @@ pub struct Mutations {
     pub forget_reply_slot: bool,
     /// Let a write of an older content generation extend the file.
     pub skip_generation_check: bool,
+    /// Change what others cache without asking for it back.
+    pub skip_revocation: bool,
 }

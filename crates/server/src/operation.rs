@@ -18,10 +18,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ringfs_store::{Prepared, RangeKind, Record, namespace};
 use ringfs_wire::{
-    Decide, InodeNumber, OperationId, Outcome, OutcomeGet, Prepare, PrepareReply, Status, Step,
-    StepResult, TargetId,
+    Decide, InodeNumber, OperationId, Outcome, OutcomeGet, Prepare, PrepareReply, SessionId,
+    Status, Step, StepResult, TargetId,
 };
 
+use crate::leases::Claim;
 use crate::locks::{Holder, LockKey};
 use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 
@@ -57,14 +58,20 @@ impl Plan {
 
     /// Runs the plan; the caller's reply is `body`.
     pub(crate) async fn run(self, target: &Target, caller: Caller, body: Vec<u8>) -> Answer {
+        let _claim = self.claim(target, caller).await?;
         if self.remote.is_empty() {
             return self.run_here(target, caller, body).await;
         }
-        let operation = Operation::begin(target).await?;
+        let operation = Operation::begin(target, caller).await?;
         self.run_in(operation, Some((caller, body))).await
     }
 
-    /// Runs the plan as part of an operation that may hold locks already.
+    /// Claims what the steps at this home take back; before any lock.
+    pub(crate) async fn claim(&self, target: &Target, caller: Caller) -> Result<Claim, Status> {
+        target.claim_steps(caller.session, &self.local).await
+    }
+
+    /// Runs the plan, whose claim is held, as part of an operation that may hold locks already.
     pub(crate) async fn run_in(
         self,
         mut operation: Operation<'_>,
@@ -107,6 +114,8 @@ impl Plan {
 pub(crate) struct Operation<'a> {
     target: &'a Target,
     id: OperationId,
+    /// Whose leases it spares.
+    holder: SessionId,
     local: Vec<(Step, StepResult)>,
     participants: RefCell<BTreeSet<TargetId>>,
     decided: bool,
@@ -114,13 +123,14 @@ pub(crate) struct Operation<'a> {
 
 impl<'a> Operation<'a> {
     /// A new operation with an identity of its own.
-    pub(crate) async fn begin(target: &'a Target) -> Result<Self, Status> {
+    pub(crate) async fn begin(target: &'a Target, caller: Caller) -> Result<Self, Status> {
         let number = target.store.allocate(RangeKind::Operation).await;
         let number = number.map_err(|error| error.status())?;
         let id = OperationId { coordinator: target.id, number };
         target.undecided.borrow_mut().insert(id);
         let participants = RefCell::default();
-        Ok(Self { target, id, local: Vec::new(), participants, decided: false })
+        let holder = target.holder_of(caller.session);
+        Ok(Self { target, id, holder, local: Vec::new(), participants, decided: false })
     }
 
     /// Takes locks at this home, or none and busy.
@@ -142,7 +152,7 @@ impl<'a> Operation<'a> {
         steps: Vec<Step>,
     ) -> Result<Vec<StepResult>, Status> {
         self.participants.borrow_mut().insert(home);
-        let request = Prepare { operation: self.id, steps };
+        let request = Prepare { operation: self.id, steps, holder: self.holder };
         match self.target.call(home, &request, None).await?.reply {
             PrepareReply::Prepared(results) => Ok(results),
             PrepareReply::Refused(status) => Err(status),
@@ -232,7 +242,7 @@ impl Target {
     }
 
     async fn prepare_steps(&self, request: &Prepare) -> Result<PrepareReply, Status> {
-        let Prepare { operation, steps } = request;
+        let Prepare { operation, steps, .. } = request;
         if steps.len() > STEPS_MAX {
             return Err(Status::Malformed);
         }
@@ -274,7 +284,7 @@ impl Target {
         request: &Prepare,
         numbers: &[InodeNumber],
     ) -> Result<Vec<StepResult>, Status> {
-        let Prepare { operation, steps } = request;
+        let Prepare { operation, steps, holder } = request;
         self.room(true)?;
         let results: Vec<_> = numbers.iter().map(|inode| StepResult { inode: *inode }).collect();
         let added: Vec<_> = steps.iter().cloned().zip(results.iter().copied()).collect();
@@ -284,7 +294,13 @@ impl Target {
         for step in steps {
             namespace::check(&self.store.state(), step)?;
         }
+        // Nobody is waited for here: while holders are asked, the coordinator backs off.
+        let claim = self.claim_now(self.conflicts(&added), *holder);
+        if !claim.is_clear() {
+            return Err(Status::Busy);
+        }
         self.locks.try_lock(&keys, Holder::Operation(*operation))?;
+        self.prepared_claims.borrow_mut().entry(*operation).or_default().push(claim);
         let mut all = {
             let state = self.store.state();
             state.prepared.get(operation).map(|known| known.steps.clone()).unwrap_or_default()
@@ -319,6 +335,7 @@ impl Target {
         }
         tx.put(Record::DeletePrepared { operation });
         tx.commit();
+        self.prepared_claims.borrow_mut().remove(&operation);
         self.locks.release(Holder::Operation(operation));
         if commit {
             self.after_effects(prepared.steps.iter().map(|(step, _)| step));
@@ -348,6 +365,8 @@ impl Target {
             let keys: Vec<_> = steps.iter().map(LockKey::of).collect();
             let taken = self.locks.try_lock(&keys, Holder::Operation(operation));
             assert!(taken.is_ok(), "prepared operations never share a lock");
+            let claim = self.claim_now(self.conflicts(&steps), SessionId::default());
+            self.prepared_claims.borrow_mut().insert(operation, vec![claim]);
             self.watch_prepared(operation);
         }
         committed.into_iter().for_each(|operation| self.drive_commit(operation));
@@ -403,6 +422,7 @@ impl Target {
     pub(crate) fn after_effects<'s>(&self, steps: impl Iterator<Item = &'s Step>) {
         for step in steps {
             if let Step::DropLink { inode } | Step::DropDirectory { inode } = step {
+                self.forget_leases(*inode);
                 self.drive_final_cut(*inode);
             }
         }

@@ -47,7 +47,8 @@ impl Target {
         if moves.is_empty() {
             return plan.run(self, caller, Vec::new()).await.map_err(|s| changed(request, s));
         }
-        let operation = Operation::begin(self).await?;
+        let _claim = plan.claim(self, caller).await?;
+        let operation = Operation::begin(self, caller).await?;
         let root = self.map.home(InodeNumber::ROOT);
         if root == self.id {
             operation.lock(&[LockKey::Renames])?;

@@ -15,6 +15,8 @@ use ringfs_wire::{InodeNumber, SessionId};
 pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(10);
 
 struct Session {
+    /// The session that holds its leases; zero for none.
+    holder: SessionId,
     last_seen: Duration,
     connected: bool,
     references: BTreeSet<InodeNumber>,
@@ -39,10 +41,20 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Opens a session, unless it is open.
-    pub(crate) fn open(&self, session: SessionId, now: Duration) {
-        let fresh = || Session { last_seen: now, connected: false, references: BTreeSet::new() };
-        self.table.borrow_mut().sessions.entry(session).or_insert_with(fresh).last_seen = now;
+    /// Opens a session, unless it is open, and notes its holder.
+    pub(crate) fn open(&self, session: SessionId, holder: SessionId, now: Duration) {
+        let references = BTreeSet::new();
+        let fresh = || Session { holder, last_seen: now, connected: false, references };
+        let mut table = self.table.borrow_mut();
+        let entry = table.sessions.entry(session).or_insert_with(fresh);
+        (entry.holder, entry.last_seen) = (holder, now);
+    }
+
+    /// Who holds the leases of a session, if that is alive here.
+    pub(crate) fn holder_of(&self, session: SessionId) -> Option<SessionId> {
+        let table = self.table.borrow();
+        let holder = table.sessions.get(&session)?.holder;
+        table.sessions.get(&holder).is_some_and(|entry| entry.holder == holder).then_some(holder)
     }
 
     /// Notes a sign of life of an open session.
@@ -65,13 +77,12 @@ impl Sessions {
     }
 
     /// Whether a session that nobody renews must stay: it holds nothing, and its connection shows
-    /// that its client lives.
+    /// that its client lives. Leases end with silence, whatever the connection says.
     pub(crate) fn is_idle(&self, session: SessionId) -> bool {
         let table = self.table.borrow();
-        table
-            .sessions
-            .get(&session)
-            .is_some_and(|entry| entry.connected && entry.references.is_empty())
+        table.sessions.get(&session).is_some_and(|entry| {
+            entry.connected && entry.references.is_empty() && entry.holder != session
+        })
     }
 
     /// How many sessions are alive.
@@ -212,8 +223,8 @@ mod tests {
         let (a, b, inode) = (SessionId(1), SessionId(2), InodeNumber(9));
         sessions.reference(a, inode);
         assert!(!sessions.is_referenced(inode), "an unknown session holds nothing");
-        sessions.open(a, Duration::ZERO);
-        sessions.open(b, Duration::from_secs(5));
+        sessions.open(a, SessionId(0), Duration::ZERO);
+        sessions.open(b, SessionId(0), Duration::from_secs(5));
         sessions.reference(a, inode);
         sessions.reference(a, inode);
         sessions.reference(b, inode);

@@ -19,6 +19,7 @@ use ringfs_wire::{
     SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
 };
 
+use crate::leases::{Claim, Leases};
 use crate::locks::Locks;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
 
@@ -44,6 +45,9 @@ pub(crate) struct Target {
     pub(crate) store: Store,
     pub(crate) locks: Locks,
     pub(crate) sessions: Sessions,
+    pub(crate) leases: Rc<Leases>,
+    /// What operations prepared here have claimed.
+    pub(crate) prepared_claims: RefCell<BTreeMap<OperationId, Vec<Claim>>>,
     /// Operations this target coordinates and has not decided.
     pub(crate) undecided: RefCell<BTreeSet<OperationId>>,
     /// Files whose unwritten tail is known to be clean since this start.
@@ -84,6 +88,8 @@ impl Target {
             store: parts.store,
             locks: Locks::default(),
             sessions: Sessions::default(),
+            leases: Rc::default(),
+            prepared_claims: RefCell::default(),
             undecided: RefCell::default(),
             cleaned: RefCell::default(),
             grace_until,
@@ -101,8 +107,16 @@ impl Target {
     /// Takes up what the last life left open: sessions, operations, cuts, nameless inodes.
     pub(crate) fn resume(&self) {
         let now = self.platform.monotonic();
-        let sessions: Vec<_> = self.store.state().sessions.keys().copied().collect();
-        sessions.into_iter().for_each(|session| self.sessions.open(session, now));
+        let sessions: Vec<_> = {
+            let state = self.store.state();
+            state.sessions.iter().map(|(session, known)| (*session, known.holder)).collect()
+        };
+        for (session, holder) in sessions {
+            self.sessions.open(session, holder, now);
+            if session == holder {
+                self.open_leases(holder, true);
+            }
+        }
         self.watch_sessions();
         self.resume_operations();
         self.resume_cuts();
@@ -267,8 +281,8 @@ impl Target {
         let session = call.header.session;
         match &call.request {
             AnyRequest::MetadataLookup(request) => self.lookup(request, session).await,
-            AnyRequest::AttributesGet(request) => self.attributes_get(request).await,
-            AnyRequest::ReadDirectory(request) => self.read_directory(request).await,
+            AnyRequest::AttributesGet(request) => self.attributes_get(request, session).await,
+            AnyRequest::ReadDirectory(request) => self.read_directory(request, session).await,
             AnyRequest::ReadLink(request) => self.read_link(request).await,
             AnyRequest::HeadRead(request) => self.head_read(request).await,
             AnyRequest::ChunkRead(request) => self.chunk_read(request).await,
@@ -282,6 +296,8 @@ impl Target {
                 empty()
             }
             AnyRequest::SessionRenew(_) | AnyRequest::Echo(_) => empty(),
+            AnyRequest::LeasePoll(request) => self.lease_poll(request, session).await,
+            AnyRequest::LeaseRelease(request) => self.lease_release(request, session),
             AnyRequest::SessionClose(_) => {
                 self.end_session(session);
                 empty()
@@ -367,12 +383,15 @@ impl Target {
     /// Ends a session: its slots and references go, and what it may have half-written is cut.
     fn end_session(&self, session: SessionId) {
         let references = self.sessions.end(session);
+        self.leases.end(session, self.platform.monotonic());
         if self.store.state().sessions.contains_key(&session) {
             let mut tx = self.store.transaction();
             tx.put(Record::DeleteSession { session });
             tx.commit();
         }
         for inode in references {
+            // What it wrote into chunks without being answered may show or not.
+            self.recall_content(inode);
             self.reap(inode);
             self.cut_dead_tail(inode);
         }
@@ -429,19 +448,23 @@ impl Service for Target {
             if session == SessionId::default() {
                 return Ok(());
             }
-            let is_logged = self.store.state().sessions.contains_key(&session);
-            if !hello.fresh && !is_logged {
+            let logged = self.store.state().sessions.get(&session).map(|known| known.holder);
+            if !hello.fresh && logged.is_none() {
                 return Err(Status::SessionExpired);
             }
-            self.sessions.open(session, self.platform.monotonic());
+            let holder = hello.holder;
+            self.sessions.open(session, holder, self.platform.monotonic());
+            if holder == session {
+                self.open_leases(holder, false);
+            }
             self.sessions.connected(session, true);
             self.watch_sessions();
-            if is_logged {
+            if logged == Some(holder) {
                 return Ok(());
             }
             self.room(false)?;
             let mut tx = self.store.transaction();
-            tx.put(Record::PutSession { session });
+            tx.put(Record::PutSession { session, holder });
             // Once welcome, the client counts on being known, whatever happens to this server.
             self.synced(tx.commit()).await
         })
@@ -474,6 +497,8 @@ fn tells_no_state(request: &AnyRequest) -> bool {
             | AnyRequest::MapGet(_)
             | AnyRequest::Shutdown(_)
             | AnyRequest::SessionRenew(_)
+            | AnyRequest::LeasePoll(_)
+            | AnyRequest::LeaseRelease(_)
             | AnyRequest::ChunkRead(_)
             | AnyRequest::ChunkExtents(_)
     )

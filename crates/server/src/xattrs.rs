@@ -11,6 +11,7 @@ const RECORDS_LEN_MAX: u64 = 4096;
 impl Target {
     pub(crate) async fn set_xattr(&self, request: &SetXattr, caller: Caller) -> Answer {
         let SetXattr { inode, name, value, mode, kill_sgid } = request;
+        let _claim = self.claim(caller.session, &[(*inode, self.changed(*inode))]).await?;
         self.settled_inode(*inode).await?;
         self.room(true)?;
         xattrs::check_set(&self.store.state(), *inode, name, value, *mode)?;
@@ -28,6 +29,7 @@ impl Target {
 
     pub(crate) async fn remove_xattr(&self, request: &RemoveXattr, caller: Caller) -> Answer {
         let RemoveXattr { inode, name } = request;
+        let _claim = self.claim(caller.session, &[(*inode, self.changed(*inode))]).await?;
         self.settled_inode(*inode).await?;
         self.room(false)?;
         let mut tx = self.store.transaction();

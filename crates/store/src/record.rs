@@ -319,6 +319,8 @@ records! {
     5 PutSession {
         /// The session.
         session: SessionId,
+        /// The session that holds the leases of the same process; zero where nothing is cached.
+        holder: SessionId,
     }
     /// The session has ended; its slots go with it.
     6 DeleteSession {

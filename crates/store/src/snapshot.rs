@@ -140,7 +140,7 @@ fn encode_slice(state: &State, cursor: Cursor, out: &mut Vec<u8>) -> Option<Curs
                     return Some(Cursor::Sessions(session.0));
                 }
                 entries += 1 + known.slots.len();
-                Record::PutSession { session }.put(out);
+                Record::PutSession { session, holder: known.holder }.put(out);
                 for (&slot, kept) in &known.slots {
                     let (sequence, reply) = (kept.sequence, kept.reply.to_vec());
                     Record::PutSlot { session, slot, sequence, reply }.put(out);

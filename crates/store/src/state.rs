@@ -33,6 +33,8 @@ pub struct SlotReply {
 /// A client process as a target knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
+    /// The session that holds the leases of the same process; zero where nothing is cached.
+    pub holder: SessionId,
     /// Slots that were used.
     pub slots: BTreeMap<u16, SlotReply>,
 }
@@ -79,8 +81,8 @@ impl State {
             Record::DeleteDentry { directory, cookie } => {
                 self.dentries.remove(&(directory, cookie));
             }
-            Record::PutSession { session } => {
-                self.sessions.entry(session).or_default();
+            Record::PutSession { session, holder } => {
+                self.sessions.entry(session).or_default().holder = holder;
             }
             Record::DeleteSession { session } => {
                 self.sessions.remove(&session);

@@ -287,6 +287,24 @@ requests! {
     /// End the session: its references are dropped and its slots forgotten.
     0x32 query SessionClose {} -> ();
 
+    /// Wait until leases of the session are asked back, at most about a second. Keeps the session
+    /// alive, and with it every lease it holds here.
+    0x33 query LeasePoll {
+        /// Highest number seen in an answer of this incarnation; 0 at first.
+        after: u64,
+        /// The incarnation known; 0 at first. One that is not current is answered at once, and
+        /// nothing that was leased before is valid any more.
+        incarnation: u64,
+    } -> LeasePollReply;
+
+    /// Give leases back: because they were asked back, or because they are not wanted any more.
+    /// Until this is answered the holder asks for no lease on these inodes and ignores those it
+    /// is given, because this may take them away again.
+    0x34 query LeaseRelease {
+        /// What is no longer cached.
+        releases: Vec<(InodeNumber, Lease)>,
+    } -> ();
+
     /// The cluster map, encoded by the placement crate.
     0x40 query MapGet {} -> Vec<u8>;
 
@@ -305,6 +323,8 @@ requests! {
         operation: OperationId,
         /// Steps at this home; several prepares of one operation add up.
         steps: Vec<Step>,
+        /// Whose leases the operation spares; zero for nobody's.
+        holder: SessionId,
     } -> PrepareReply;
 
     /// The outcome of a prepared operation. Between servers.
@@ -618,6 +638,28 @@ pub struct DirectoryPage {
     pub end: bool,
 }
 wire_struct!(DirectoryPage { items, end });
+
+/// One request for leases back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Rises with every one; another one for the same inode takes the place of this.
+    pub number: u64,
+    /// The inode.
+    pub inode: InodeNumber,
+    /// What must not be cached of it any more.
+    pub lease: Lease,
+}
+wire_struct!(Revocation { number, inode, lease });
+
+/// Body of a reply to [`LeasePoll`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeasePollReply {
+    /// Random, and another one whenever the target has forgotten the holder's leases.
+    pub incarnation: u64,
+    /// What is asked back, by number; what is not answered stays in the list.
+    pub revocations: Vec<Revocation>,
+}
+wire_struct!(LeasePollReply { incarnation, revocations });
 
 /// What a target holds and how it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

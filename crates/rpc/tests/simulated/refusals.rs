@@ -105,7 +105,7 @@ fn header(opcode: u16) -> FrameHeader {
 
 #[test]
 fn bytes_that_are_no_handshake_are_turned_away() {
-    let hello: [u8; 125] = hello_frame().try_into().unwrap();
+    let hello: [u8; 133] = hello_frame().try_into().unwrap();
     send_raw([0xa5; 200], "magic");
     send_raw(*b"GET / HTTP/1.1\r\nHost: ringfs\r\nUser-Agent: curl/8.5.0 and enough to fill a header\r\n\r\n\r\n", "magic");
     let changed = |at: usize, value: u8| {
@@ -116,7 +116,7 @@ fn bytes_that_are_no_handshake_are_turned_away() {
     send_raw(changed(4, 2), "protocol version");
     send_raw(changed(70, 0xff), "too large");
     send_raw(changed(90, 0xee), "damaged");
-    let wrong_opcode: [u8; 125] = {
+    let wrong_opcode: [u8; 133] = {
         let body = &hello[80..];
         header(Echo::OPCODE).frame(body, 0).try_into().unwrap()
     };
@@ -174,6 +174,8 @@ fn proof(key: [u8; 32], server_nonce: &[u64; 4]) -> Vec<u8> {
     mac.update(&[1u64; 4].to_bytes());
     mac.update(&server_nonce.to_bytes());
     mac.update(&TARGET.to_bytes());
+    mac.update(&SESSION.to_bytes());
+    // The holder.
     mac.update(&SESSION.to_bytes());
     mac.finalize().into_bytes().to_vec()
 }

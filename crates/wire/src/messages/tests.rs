@@ -86,6 +86,7 @@ proptest! {
         let _ = DirectoryPage::from_bytes(&body);
         let _ = Vec::<AttributesResult>::from_bytes(&body);
         let _ = Hello::from_bytes(&body);
+        let _ = LeasePollReply::from_bytes(&body);
     }
 
     #[test]
