@@ -12,8 +12,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use error::FuseError;
-pub(crate) use state::{HELPER, detach, failed, mounted_at, resolve};
-pub use state::{Liveness, MountState, mount_state, unmount_path};
+pub(crate) use state::{HELPER, detach, failed, mounted_at};
+pub use state::{Liveness, MountState, mount_state, resolve, unmount_path};
 
 #[cfg(feature = "sim")]
 use crate::sim;

@@ -124,7 +124,7 @@ pub(crate) fn failed(operation: &'static str, path: &Path, error: io::Error) -> 
 
 /// The absolute path without symbolic links that the table of mounts would show, found without
 /// touching what is mounted there.
-pub(crate) fn resolve(directory: &Path) -> Result<PathBuf, FuseError> {
+pub fn resolve(directory: &Path) -> Result<PathBuf, FuseError> {
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => FuseError::MountPointMissing(directory.to_owned()),
         io::ErrorKind::NotADirectory => FuseError::NotADirectory(directory.to_owned()),
