@@ -29,9 +29,12 @@ impl Output {
     }
 }
 
+/// What every line that says what went wrong begins with.
+pub(crate) const COMPLAINT_PREFIX: &str = "ringfs: ";
+
 /// Says on standard error what went wrong. If even that fails there is nobody to tell.
 pub(crate) fn complain(text: &impl fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "ringfs: {text}");
+    let _ = writeln!(std::io::stderr(), "{COMPLAINT_PREFIX}{text}");
 }
 
 /// Rows of text in columns as wide as their longest cell.

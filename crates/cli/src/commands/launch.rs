@@ -1,10 +1,8 @@
 //! Node processes: starting one in the background, waiting until it answers, stopping it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::pin::pin;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures_util::future::{Either, select, try_join_all};
@@ -15,26 +13,18 @@ use rustix::process::Signal;
 
 use crate::admin::Admin;
 use crate::cluster::{Directory, ProcessIdentity, Settings};
+use crate::commands::background::Background;
 use crate::error::CliError;
 
-/// How often a starting process is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a node may take to stop in order, and again after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a killed process may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Lines of a log that are shown when a node did not start.
-const LOG_LINES_SHOWN: usize = 8;
-/// Bytes of a log that are looked at for them.
-const LOG_BYTES_READ: u64 = 16 << 10;
 
 /// A node process that this program started.
 pub(crate) struct Started {
     pub(crate) node: NodeId,
-    child: Child,
-    log: PathBuf,
-    /// Length of the log before the start; what follows is this process's.
-    log_start: u64,
+    process: Background,
 }
 
 /// Starts a node in the background, its output going to its log.
@@ -50,65 +40,32 @@ pub(crate) fn start(
         }
         _ => {}
     }
-    let log = directory.log(node);
-    let opened = OpenOptions::new().append(true).create(true).open(&log);
-    let output = opened.map_err(|error| CliError::local("write", &log, error))?;
-    let prepare = || -> std::io::Result<(u64, Stdio, PathBuf)> {
-        let program = std::env::current_exe()?;
-        Ok((output.metadata()?.len(), output.try_clone()?.into(), program))
-    };
-    let (log_start, errors, program) = prepare()
-        .map_err(|error| CliError::failed(format!("cannot start node {node}: {error}")))?;
-    let child = Command::new(&program)
-        .args(["serve", "--detached", "--name", settings.map.name(), "--data"])
-        .arg(directory.path())
-        .args(["--node", &node.to_string()])
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .spawn()
-        .map_err(|error| CliError::local("start", &program, error))?;
-    Ok(Started { node, child, log, log_start })
+    let id = node.to_string();
+    let mut arguments: Vec<&OsStr> = Vec::new();
+    arguments.extend(["serve", "--detached", "--name", settings.map.name()].map(OsStr::new));
+    arguments.extend([OsStr::new("--data"), directory.path().as_os_str()]);
+    arguments.extend(["--node", &id].map(OsStr::new));
+    let process = Background::start(&format!("node {node}"), &arguments, directory.log(node))?;
+    Ok(Started { node, process })
 }
 
 impl Started {
     /// Resolves when the process has ended, with what it said.
     async fn ended(&mut self, platform: &Platform) -> CliError {
-        loop {
-            match self.child.try_wait() {
-                Ok(None) => platform.sleep(LOOK_INTERVAL).await,
-                Ok(Some(status)) => {
-                    return CliError::failed(format!(
-                        "node {} ended while starting ({status}). Its log {} says:\n{}",
-                        self.node,
-                        self.log.display(),
-                        last_lines(&self.log, self.log_start)
-                    ));
-                }
-                Err(error) => {
-                    return CliError::failed(format!("cannot watch node {}: {error}", self.node));
-                }
-            }
-        }
+        CliError::failed(match self.process.ended(platform).await {
+            Ok(status) => format!(
+                "node {} ended while starting ({status}). Its log {} says:\n{}",
+                self.node,
+                self.process.log().display(),
+                self.process.last_lines()
+            ),
+            Err(error) => format!("cannot watch node {}: {error}", self.node),
+        })
     }
 
     /// Ends the process: asked first, then killed.
-    pub(crate) async fn stop(mut self, platform: &Platform) {
-        let is_over = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        if is_over(&mut self.child) {
-            return;
-        }
-        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
-            // The child is ours and not yet waited for, so its id is still its own.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
-        let end = platform.monotonic() + STOP_PATIENCE;
-        while !is_over(&mut self.child) && platform.monotonic() < end {
-            platform.sleep(LOOK_INTERVAL).await;
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) async fn stop(self, platform: &Platform) {
+        self.process.stop(platform).await;
     }
 }
 
@@ -187,43 +144,5 @@ pub(crate) async fn stop(
             "node {node} (pid {}) does not end even when killed: its disk may hang",
             process.pid
         ))),
-    }
-}
-
-/// The last lines of `log` after `start`, indented.
-fn last_lines(log: &Path, start: u64) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(log)?;
-        let from = start.max(file.metadata()?.len().saturating_sub(LOG_BYTES_READ));
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_BYTES_READ).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.is_empty() {
-        return "  (nothing)".to_owned();
-    }
-    let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-    shown.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_last_lines_of_this_start_are_shown() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = directory.path().join("node.log");
-        assert_eq!(last_lines(&log, 0), "  (nothing)");
-        std::fs::write(&log, "old\nnew 1\nnew 2\n").unwrap();
-        assert_eq!(last_lines(&log, 4), "  new 1\n  new 2");
-        let many: String = (0..20).map(|line| format!("line {line}\n")).collect();
-        std::fs::write(&log, many).unwrap();
-        assert_eq!(last_lines(&log, 0).lines().count(), LOG_LINES_SHOWN);
-        assert!(last_lines(&log, 0).ends_with("line 19"));
     }
 }

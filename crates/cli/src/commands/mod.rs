@@ -1,5 +1,6 @@
 //! The commands, one module each: its arguments with their help, and what it does with them.
 
+mod background;
 mod cat;
 mod copy;
 mod df;
@@ -11,6 +12,7 @@ mod names;
 mod plan;
 mod ports;
 mod serve;
+mod service;
 mod stat;
 mod status;
 mod tree;

@@ -1,28 +1,21 @@
 //! `ringfs serve`: runs one node in the foreground, as supervisors want it and as `up` uses it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::pin::pin;
 
 use clap::Args;
 use futures_util::future::select;
-use ringfs_platform::{Address, MailboxReceiver, Platform, mailbox};
-
+use ringfs_platform::{Address, MailboxReceiver, Platform};
 use ringfs_server::NodeOptions;
 use ringfs_wire::NodeId;
 use rustix::fs::FlockOperation;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use tracing_subscriber::EnvFilter;
 
 use crate::cluster::{Directory, ProcessIdentity};
-use crate::commands::{ClusterChoice, Found, run_on_platform};
+use crate::commands::{ClusterChoice, Found, run_on_platform, service};
 use crate::environment::Environment;
 use crate::error::CliError;
-
-/// Variable that says what is logged.
-const LOG_VARIABLE: &str = "RINGFS_LOG";
 
 /// Run one node of a cluster in the foreground, for supervisors
 ///
@@ -46,10 +39,9 @@ pub(crate) struct ServeArguments {
 impl ServeArguments {
     pub(crate) fn run(self, environment: &Environment) -> Result<(), CliError> {
         if self.detached {
-            // Fails only for a process that leads a group already, which is detached enough.
-            let _ = rustix::process::setsid();
+            service::detach();
         }
-        start_log();
+        service::start_log();
         let found = self.choice.find(environment)?;
         let node = NodeId(self.node);
         if found.settings.map.node(node).is_none() {
@@ -60,7 +52,7 @@ impl ServeArguments {
             )));
         }
         let mut mark = Mark::set(&found.directory, node)?;
-        let signals = listen_for_signals()?;
+        let signals = service::listen_for_signals()?;
         let listen = self.listen.clone();
         let result = run_on_platform(environment, async |platform| {
             serve(&platform, &found, node, listen, signals).await
@@ -68,15 +60,6 @@ impl ServeArguments {
         mark.clear();
         result
     }
-}
-
-fn start_log() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
 }
 
 async fn serve(
@@ -103,21 +86,6 @@ async fn serve(
     running.stop().await;
     tracing::info!("stopped in order");
     Ok(())
-}
-
-/// A mailbox that receives SIGTERM and SIGINT. The second one ends the process at once.
-fn listen_for_signals() -> Result<MailboxReceiver<i32>, CliError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| CliError::failed(format!("cannot watch signals: {error}")))?;
-    let (sender, receiver) = mailbox(1);
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if sender.try_send(signal).is_err() {
-                std::process::exit(128 + signal);
-            }
-        }
-    });
-    Ok(receiver)
 }
 
 /// Makes the names that lead to a directory durable: what is synced in it must be found again

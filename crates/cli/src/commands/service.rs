@@ -1,0 +1,44 @@
+//! What the processes that run for long have in common: leaving the terminal, logs, signals.
+
+use std::io::IsTerminal;
+
+use ringfs_platform::{MailboxReceiver, mailbox};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+use crate::error::CliError;
+
+/// Variable that says what is logged.
+const LOG_VARIABLE: &str = "RINGFS_LOG";
+
+/// Becomes a session of its own, independent of the terminal.
+pub(crate) fn detach() {
+    // Fails only for a process that leads a group already, which is detached enough.
+    let _ = rustix::process::setsid();
+}
+
+/// Logs to the standard error from now on.
+pub(crate) fn start_log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// A mailbox that receives SIGTERM and SIGINT. The second one ends the process at once.
+pub(crate) fn listen_for_signals() -> Result<MailboxReceiver<i32>, CliError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| CliError::failed(format!("cannot watch signals: {error}")))?;
+    let (sender, receiver) = mailbox(1);
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if sender.try_send(signal).is_err() {
+                std::process::exit(128 + signal);
+            }
+        }
+    });
+    Ok(receiver)
+}
