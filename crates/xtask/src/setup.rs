@@ -35,8 +35,16 @@ const FUZZER: Tool =
     Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &[] };
 
 /// Programs of the system and the Debian package that brings each.
-const SYSTEM: &[(&str, &str)] =
-    &[("cc", "gcc"), ("c++", "g++"), ("git", "git"), ("timeout", "coreutils")];
+///
+/// fusermount3 mounts for users other than root; setpriv takes rights away in tests.
+const SYSTEM: &[(&str, &str)] = &[
+    ("cc", "gcc"),
+    ("c++", "g++"),
+    ("git", "git"),
+    ("timeout", "coreutils"),
+    ("fusermount3", "fuse3"),
+    ("setpriv", "util-linux"),
+];
 
 /// Bring in everything that a full check needs.
 pub(crate) fn run() -> Outcome {
