@@ -1,7 +1,8 @@
 //! What the process-level tests share: a sandbox with its own home in which the real program runs,
 //! and trees of files to move through it.
 //!
-//! Invariant: a sandbox stops every server it started, whatever becomes of its test.
+//! Invariant: a sandbox stops every server and ends every mount it started, whatever becomes of its
+//! test.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
@@ -12,5 +13,5 @@
 mod sandbox;
 mod tree;
 
-pub use sandbox::{Outcome, Sandbox};
+pub use sandbox::{Outcome, Sandbox, can_mount, skip};
 pub use tree::{compare_trees, make_tree, random_bytes};

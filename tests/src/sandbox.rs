@@ -128,6 +128,16 @@ impl Sandbox {
         nodes.iter().map(|node| node["pid"].as_i64().map(|pid| pid as i32)).collect()
     }
 
+    /// What the status says about the mount at `place`.
+    ///
+    /// # Panics
+    /// When the status has no mounts.
+    pub fn mount(&self, name: &str, place: &Path) -> Option<serde_json::Value> {
+        let status = self.status(name);
+        let mounts = status["mounts"].as_array().expect("a status lists its mounts");
+        mounts.iter().find(|mount| mount["directory"] == *place.to_string_lossy()).cloned()
+    }
+
     /// Kills nodes without warning.
     ///
     /// # Panics
@@ -152,7 +162,37 @@ impl Drop for Sandbox {
             // A cluster that never came to be has nothing to stop.
             let _ = self.run(["down", "--name", name]);
         }
+        unmount_below(self.directory.path());
     }
+}
+
+/// Takes away what is still mounted below `directory`: removing it must not reach into a cluster.
+fn unmount_below(directory: &Path) {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    for place in places.filter(|place| Path::new(place).starts_with(directory)) {
+        let _ = Command::new("umount").args(["--lazy", place]).status();
+    }
+}
+
+/// Says why a test cannot run here. The integration run forbids that: it runs as root.
+///
+/// # Panics
+/// In the integration run.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "skipped in the integration run: {reason}");
+    eprintln!("skipped: {reason}");
+}
+
+/// Whether clusters can be mounted here; says so if not.
+pub fn can_mount() -> bool {
+    let why = match (rustix::process::geteuid().is_root(), Path::new("/dev/fuse").exists()) {
+        (true, true) => return true,
+        (false, _) => "mounting needs root",
+        (_, false) => "there is no /dev/fuse",
+    };
+    skip(why);
+    false
 }
 
 /// The program under test, built from what lies in the workspace.

@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use ringfs_tests::{Sandbox, random_bytes};
+use ringfs_tests::{Sandbox, random_bytes, skip};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are text")
@@ -91,12 +91,6 @@ fn unusable_directories_are_refused_without_a_trace() {
     sandbox.run(on_taken).assert_refused(1, "address already in use");
     assert!(!sandbox.path("a").exists());
     assert!(!sandbox.path(".local").exists());
-}
-
-/// Says why a test cannot run here. The integration run forbids that: it needs root.
-fn skip(reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "skipped in the integration run: {reason}");
-    eprintln!("skipped: {reason}");
 }
 
 /// A small file system of its own, if this user may mount one.
