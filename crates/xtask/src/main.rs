@@ -13,6 +13,7 @@ mod ci;
 mod command;
 mod layers;
 mod licences;
+mod picture;
 mod setup;
 mod symbols;
 mod tidy;
@@ -44,6 +45,8 @@ enum Task {
     Licences,
     /// Check that the shipped program holds nothing of the simulator
     Symbols,
+    /// Record the README's terminal picture anew; takes root and /dev/fuse
+    Picture,
     /// Run the cluster simulator
     Sim(Simulation),
     /// Fuzz one target of fuzz/
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),
         Task::Symbols => symbols::run(),
+        Task::Picture => picture::run(),
         Task::Sim(simulation) => ci::simulate(&simulation),
         Task::Fuzz { target, seconds } => setup::fuzz(&target, seconds),
     };
