@@ -14,4 +14,4 @@ mod sandbox;
 mod tree;
 
 pub use sandbox::{Outcome, Sandbox, can_mount, skip};
-pub use tree::{compare_trees, make_tree, random_bytes};
+pub use tree::{compare_trees, compare_trees_but_holes, make_tree, random_bytes};

@@ -126,7 +126,7 @@ pub(crate) fn with_client<F: Future<Output = Result<(), CliError>>>(
 }
 
 /// Says at once what would otherwise take until a deadline.
-fn check_running(found: &Found) -> Result<(), CliError> {
+pub(crate) fn check_running(found: &Found) -> Result<(), CliError> {
     let map = &found.settings.map;
     let mut down = Vec::new();
     for node in map.nodes() {

@@ -4,6 +4,7 @@
 //! cluster.toml   settings          key      the cluster key, mode 0600
 //! lock           one `up` or `down` at a time
 //! node-<i>/      node.log, node.pid, target-<t>/
+//! mounts/        a mark and a log for each mount on this machine
 //! ```
 //!
 //! Invariant: nothing that ringfs did not write is ever deleted.
@@ -18,6 +19,7 @@ use ringfs_rpc::ClusterKey;
 use ringfs_wire::NodeId;
 use rustix::fs::FlockOperation;
 
+use crate::cluster::mounts::MOUNTS;
 use crate::cluster::{ProcessIdentity, Settings};
 use crate::error::CliError;
 
@@ -169,7 +171,8 @@ impl Directory {
         for entry in list {
             let entry = entry.map_err(|error| CliError::local("read", &self.0, error))?;
             let (name, path) = (entry.file_name(), entry.path());
-            if is_node_directory(&name.to_string_lossy()) && path.is_dir() {
+            let is_ours = is_node_directory(&name.to_string_lossy()) || name == MOUNTS;
+            if is_ours && path.is_dir() {
                 remove(&path, |path| std::fs::remove_dir_all(path))?;
             } else if name != SETTINGS_FILE && !TOP_FILES.iter().any(|known| name == *known) {
                 foreign.push(path);
@@ -207,6 +210,7 @@ mod tests {
         std::fs::create_dir_all(directory.node(NodeId(0)).join("target-0")).unwrap();
         std::fs::write(directory.path().join("cluster.toml"), "x").unwrap();
         std::fs::write(directory.path().join("key"), "x").unwrap();
+        directory.create_mounts().unwrap();
         assert!(!directory.is_free().unwrap());
         let mine = directory.path().join("thesis.tex");
         std::fs::write(&mine, "x").unwrap();

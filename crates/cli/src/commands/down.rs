@@ -1,4 +1,4 @@
-//! `ringfs down`: stops the nodes of a cluster and, when asked, deletes its data.
+//! `ringfs down`: ends the mounts of a cluster, stops its nodes and, when asked, deletes its data.
 
 use clap::Args;
 use futures_util::future::join_all;
@@ -7,7 +7,7 @@ use ringfs_platform::Platform;
 use crate::admin::Admin;
 use crate::cluster::Registry;
 use crate::commands::launch::{self, Stopped};
-use crate::commands::{ClusterChoice, Found, run_on_platform};
+use crate::commands::{ClusterChoice, Found, mounting, run_on_platform};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::output::{Output, complain};
@@ -28,15 +28,22 @@ impl DownArguments {
         let _lock = found.directory.lock()?;
         let mut output = Output::new();
         let name = found.settings.map.name();
-        let mut stopped = 0;
+        let (mut unmounted, mut stopped) = (0, 0);
         run_on_platform(environment, async |platform| {
+            // While the servers run: mounts give back what they hold there.
+            unmounted = unmount_all(&platform, &found).await?;
             stopped = stop_all(&platform, &found).await?;
             Ok(())
         })?;
+        let mounts = match unmounted {
+            0 => String::new(),
+            _ => format!(", {unmounted} mount(s) ended"),
+        };
         match stopped {
-            0 => output.line(format_args!("Cluster \"{name}\" was not running"))?,
-            _ => output
-                .line(format_args!("Cluster \"{name}\" is down: {stopped} node(s) stopped"))?,
+            0 => output.line(format_args!("Cluster \"{name}\" was not running{mounts}"))?,
+            _ => output.line(format_args!(
+                "Cluster \"{name}\" is down: {stopped} node(s) stopped{mounts}"
+            ))?,
         }
         if self.wipe {
             let place = found.directory.path().display();
@@ -52,6 +59,14 @@ impl DownArguments {
         }
         output.finish()
     }
+}
+
+/// Ends every mount on this machine; returns how many there were.
+async fn unmount_all(platform: &Platform, found: &Found) -> Result<usize, CliError> {
+    let records = found.directory.mounts()?;
+    let ends = records.iter().map(|record| mounting::end(platform, record));
+    let ended: Vec<bool> = join_all(ends).await.into_iter().collect::<Result<_, _>>()?;
+    Ok(ended.into_iter().filter(|was_there| *was_there).count())
 }
 
 /// Stops every running node; returns how many there were.

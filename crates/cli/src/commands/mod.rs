@@ -8,6 +8,8 @@ mod down;
 mod launch;
 mod logs;
 mod ls;
+mod mount;
+mod mounting;
 mod names;
 mod plan;
 mod ports;
@@ -16,6 +18,7 @@ mod service;
 mod stat;
 mod status;
 mod tree;
+mod unmount;
 mod up;
 
 use std::future::Future;
@@ -39,10 +42,9 @@ pub(crate) struct Arguments {
 }
 
 const FIRST_STEPS: &str = "First steps:
-  ringfs up                     start a file system on this machine
-  ringfs put DIRECTORY /        copy a directory into it
-  ringfs ls -l /                look at it
-  ringfs get /DIRECTORY COPY    copy it out again
+  ringfs up --mount DIR         start a file system on this machine and mount it at DIR
+  cp -a DIRECTORY DIR           use it like any other directory
+  ringfs status                 look at its servers and mounts
   ringfs down                   stop it; the data stays until `ringfs down --wipe`
 
 Environment:
@@ -56,6 +58,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 enum Command {
     Up(up::UpArguments),
     Down(down::DownArguments),
+    Mount(mount::MountArguments),
+    #[command(visible_alias = "umount")]
+    Unmount(unmount::UnmountArguments),
     Status(status::StatusArguments),
     Logs(logs::LogsArguments),
     Serve(serve::ServeArguments),
@@ -78,6 +83,8 @@ impl Arguments {
         match self.command {
             Command::Up(arguments) => arguments.run(environment),
             Command::Down(arguments) => arguments.run(environment),
+            Command::Mount(arguments) => arguments.run(environment),
+            Command::Unmount(arguments) => arguments.run(environment),
             Command::Status(arguments) => arguments.run(environment),
             Command::Logs(arguments) => arguments.run(environment),
             Command::Serve(arguments) => arguments.run(environment),

@@ -1,9 +1,11 @@
 //! What the processes that run for long have in common: leaving the terminal, logs, signals.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ringfs_platform::{MailboxReceiver, mailbox};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -41,4 +43,12 @@ pub(crate) fn listen_for_signals() -> Result<MailboxReceiver<i32>, CliError> {
         }
     });
     Ok(receiver)
+}
+
+/// Lives on when the terminal is closed.
+pub(crate) fn ignore_hangup() -> Result<(), CliError> {
+    // A handler that only sets a flag nobody reads.
+    signal_hook::flag::register(SIGHUP, Arc::new(AtomicBool::new(false)))
+        .map(drop)
+        .map_err(|error| CliError::failed(format!("cannot ignore SIGHUP: {error}")))
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::join_all;
 use ringfs_platform::Platform;
+use ringfs_platform::fuse::{self, Liveness, MountState};
 use ringfs_wire::{TargetId, TargetStatus};
 use serde::Serialize;
 
 use crate::admin::Admin;
+use crate::cluster::MountRecord;
 use crate::commands::{ClusterChoice, Found, run_on_platform};
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -18,7 +20,7 @@ use crate::units::show_size;
 /// How long a target may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Show nodes, targets, capacity, health
+/// Show nodes, targets, mounts, capacity, health
 ///
 /// Exit code 0 if everything is well, 1 if a node is down or a target has failed.
 #[derive(Args, Debug)]
@@ -54,6 +56,15 @@ pub(crate) struct ClusterReport {
     pub(crate) used_bytes: u64,
     pub(crate) inodes: u64,
     nodes: Vec<NodeReport>,
+    mounts: Vec<MountReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct MountReport {
+    directory: String,
+    /// `mounted`, `starting`, or `dead`: what a killed process has left.
+    state: &'static str,
+    pid: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,7 +150,7 @@ pub(crate) async fn inspect(platform: &Platform, found: &Found) -> Result<Cluste
         }
     });
     let nodes = join_all(reports).await;
-    Ok(summarise(found, nodes))
+    Ok(summarise(found, nodes, inspect_mounts(found)?))
 }
 
 fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> TargetReport {
@@ -159,7 +170,27 @@ fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> 
     TargetReport { target: target.0, state, share_of_arcs: share, counts }
 }
 
-fn summarise(found: &Found, nodes: Vec<NodeReport>) -> ClusterReport {
+/// The mounts on this machine, without asking them.
+fn inspect_mounts(found: &Found) -> Result<Vec<MountReport>, CliError> {
+    let report = |record: MountRecord| {
+        let is_alive = record.process.is_alive();
+        let state = match (is_alive, record.is_ready) {
+            (true, true) => "mounted",
+            (true, false) => "starting",
+            (false, _) => match fuse::mount_state(&record.place) {
+                Ok(MountState::Ringfs { liveness: Liveness::Dead | Liveness::Silent, .. }) => {
+                    "dead"
+                }
+                _ => return None,
+            },
+        };
+        let directory = record.place.display().to_string();
+        Some(MountReport { directory, state, pid: is_alive.then_some(record.process.pid) })
+    };
+    Ok(found.directory.mounts()?.into_iter().filter_map(report).collect())
+}
+
+fn summarise(found: &Found, nodes: Vec<NodeReport>, mounts: Vec<MountReport>) -> ClusterReport {
     let map = &found.settings.map;
     let targets = || nodes.iter().flat_map(|node| &node.targets);
     let sum = |of: fn(&Counts) -> u64| targets().filter_map(|t| t.counts.as_ref()).map(of).sum();
@@ -184,6 +215,7 @@ fn summarise(found: &Found, nodes: Vec<NodeReport>) -> ClusterReport {
         used_bytes: sum(|counts| counts.used_bytes),
         inodes: sum(|counts| counts.inodes),
         nodes,
+        mounts,
     }
 }
 
@@ -237,6 +269,15 @@ fn show(report: &ClusterReport, output: &mut Output) -> Result<(), CliError> {
     nodes.lines().iter().try_for_each(|line| output.line(line))?;
     output.line("")?;
     targets.lines().iter().try_for_each(|line| output.line(line))?;
+    if !report.mounts.is_empty() {
+        let mut mounts = Table::new(&[2], &["MOUNT", "STATE", "PID"]);
+        for mount in &report.mounts {
+            let pid = mount.pid.map_or_else(dash, |pid| pid.to_string());
+            mounts.row(vec![mount.directory.clone(), mount.state.to_owned(), pid]);
+        }
+        output.line("")?;
+        mounts.lines().iter().try_for_each(|line| output.line(line))?;
+    }
     if report.health == Health::Down {
         output.line(format_args!("\nStart it with: ringfs up --name {}", report.name))?;
     }

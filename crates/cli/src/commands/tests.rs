@@ -40,6 +40,12 @@ fn command_lines_are_judged() {
     check("mkdir -p /a/b", true);
     check("", false);
     check("mount", false);
+    check("mount /mnt --name a --workers 3 --allow-other --no-cache --foreground", true);
+    check("mount /mnt --workers 0", false);
+    check("mount /mnt /other", false);
+    check("unmount /mnt", true);
+    check("unmount", false);
+    check("up --mount /mnt", true);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `ringfs up`: makes a cluster, or brings one back, and waits until all its nodes answer.
+//! `ringfs up`: makes a cluster, or brings one back, waits until all its nodes answer, and mounts it
+//! when asked.
 //!
 //! Invariant: a failed `up` stops what it started and removes what it made; a cluster that was
 //! there before is left as it was.
@@ -10,14 +11,16 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::{Either, join_all, select};
 use ringfs_client::{Client, ClientOptions};
+use ringfs_platform::fuse::{self, MountState};
 use ringfs_platform::{Address, Platform};
 use ringfs_wire::{AttributeChanges, ClusterId, InodeNumber, NodeId};
 
 use crate::admin::Admin;
 use crate::cluster::{Directory, Registry, Settings};
 use crate::commands::launch::{self, Started};
+use crate::commands::mounting::{self, MountChoice};
 use crate::commands::plan::{COUNT_MAX, ListenWish, Wish, parse_chunk_size};
-use crate::commands::{ClusterChoice, ports, run_on_platform};
+use crate::commands::{ClusterChoice, Found, ports, run_on_platform};
 use crate::environment::Environment;
 use crate::error::{CliError, plain};
 use crate::output::Output;
@@ -28,6 +31,11 @@ use crate::units::show_size;
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked at.
 const PORT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Mode of a data directory: what lies inside belongs to the users of the cluster, not to everybody
+/// on the machine.
+const DATA_MODE: u32 = 0o700;
+/// Mode of a mount point, less the umask; a mount shows the mode of the root directory instead.
+const MOUNT_MODE: u32 = 0o777;
 
 /// Start a cluster on this machine, or bring it back
 ///
@@ -52,6 +60,9 @@ pub(crate) struct UpArguments {
     /// ports]
     #[arg(long, value_name = "IP[:PORT]")]
     listen: Option<ListenWish>,
+    /// Mount it at this directory, which is made if it is missing
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
     /// How long to wait for the nodes to answer
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
@@ -70,7 +81,8 @@ impl UpArguments {
         let directory = self.locate(name, environment)?;
         run_on_platform(environment, async |platform| {
             let patience = Duration::from_secs(self.wait);
-            Up { platform, environment, wish, directory, patience }.run().await
+            let mount = self.mount.as_deref();
+            Up { platform, environment, wish, directory, mount, patience }.run().await
         })
     }
 
@@ -98,7 +110,15 @@ struct Up<'a> {
     environment: &'a Environment,
     wish: Wish,
     directory: Directory,
+    mount: Option<&'a Path>,
     patience: Duration,
+}
+
+/// Where to mount.
+struct Place {
+    path: PathBuf,
+    /// The cluster is mounted there already.
+    is_served: bool,
 }
 
 impl Up<'_> {
@@ -109,9 +129,10 @@ impl Up<'_> {
                 self.directory.path().display()
             )));
         }
-        let made = make_directories(self.directory.path())?;
+        mounting::check_data_is_local(self.directory.path())?;
+        let mut made = make_directories(self.directory.path(), DATA_MODE, "--data")?;
         let mut is_new = false;
-        let result = self.run_in_directory(&mut is_new).await;
+        let result = self.run_in_directory(&mut is_new, &mut made).await;
         if result.is_err() {
             if is_new {
                 self.directory.wipe_contents()?;
@@ -125,9 +146,19 @@ impl Up<'_> {
         result
     }
 
-    async fn run_in_directory(&self, is_new: &mut bool) -> Result<(), CliError> {
+    async fn run_in_directory(
+        &self,
+        is_new: &mut bool,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<(), CliError> {
         let _lock = self.directory.lock()?;
-        let settings = match self.directory.settings()? {
+        let existing = self.directory.settings()?;
+        *is_new = existing.is_none();
+        let place = match self.mount {
+            Some(directory) => Some(self.prepare_place(directory, made).await?),
+            None => None,
+        };
+        let settings = match existing {
             Some(settings) => {
                 self.wish.check_existing(&settings).map_err(|why| {
                     let place = self.directory.path().display();
@@ -135,14 +166,32 @@ impl Up<'_> {
                 })?;
                 self.adapt_addresses(settings).await?
             }
-            None => {
-                *is_new = true;
-                self.create()?
-            }
+            None => self.create()?,
         };
         Registry(self.environment).remember(&self.wish.name, &self.directory)?;
-        let started = self.start(&settings, *is_new).await?;
+        let started = self.start(&settings, *is_new, place.as_ref()).await?;
         summarise(&self.directory, &settings, &started)
+    }
+
+    /// Makes sure that the cluster can be mounted at `directory`, which is made if it is missing.
+    async fn prepare_place(
+        &self,
+        directory: &Path,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<Place, CliError> {
+        let state = fuse::mount_state(directory);
+        if matches!(state, Ok(MountState::NotMounted) | Err(_)) {
+            let path = std::path::absolute(directory)
+                .map_err(|error| CliError::local("find", directory, error))?;
+            mounting::check_apart(&path, self.directory.path())?;
+            made.extend(make_directories(&path, MOUNT_MODE, "--mount")?);
+        }
+        let path = fuse::resolve(directory)?;
+        let is_served = mounting::is_served(&self.directory, &self.wish.name, &path)?;
+        if !is_served {
+            mounting::prepare_place(&self.platform, &self.directory, &path).await?;
+        }
+        Ok(Place { path, is_served })
     }
 
     /// Makes the files of a new cluster.
@@ -191,7 +240,9 @@ impl Up<'_> {
 
     /// Exchanges ports that other programs took meanwhile, where nobody relies on them yet.
     async fn adapt_addresses(&self, settings: Settings) -> Result<Settings, CliError> {
-        let mut is_one_running = false;
+        // Mounts know the nodes by their addresses as other nodes do.
+        let mounts = self.directory.mounts()?;
+        let mut is_one_running = mounts.iter().any(|mount| mount.process.is_alive());
         let mut taken = None;
         for node in settings.map.nodes() {
             if self.directory.process(node.id)?.is_some() {
@@ -271,12 +322,22 @@ impl Up<'_> {
 
     /// Starts what does not run and waits until everything answers; on failure stops what it
     /// started.
-    async fn start(&self, settings: &Settings, is_new: bool) -> Result<Vec<NodeId>, CliError> {
+    async fn start(
+        &self,
+        settings: &Settings,
+        is_new: bool,
+        place: Option<&Place>,
+    ) -> Result<Vec<NodeId>, CliError> {
         let admin = Admin::new(&self.platform, settings, self.directory.key()?);
         let mut started: Vec<Started> = Vec::new();
         let mut result = self.start_and_wait(settings, &admin, &mut started).await;
         if is_new && result.is_ok() {
             result = self.own_root(settings).await;
+        }
+        if let Some(place) = place.filter(|place| result.is_ok() && !place.is_served) {
+            let found = Found { directory: self.directory.clone(), settings: settings.clone() };
+            let how = MountChoice::default();
+            result = mounting::start(&self.platform, &found, &place.path, &how).await.map(drop);
         }
         let nodes = started.iter().map(|process| process.node).collect();
         if result.is_err() {
@@ -365,24 +426,24 @@ fn port_taken(node: NodeId, address: &Address, error: &std::io::Error) -> CliErr
     ))
 }
 
-/// Makes `path` and the directories above it; returns those that were missing, outermost first.
-fn make_directories(path: &Path) -> Result<Vec<PathBuf>, CliError> {
+/// Makes `path` with `mode` and the directories above it; returns those that were missing,
+/// outermost first. `flag` chooses another path.
+fn make_directories(path: &Path, mode: u32, flag: &str) -> Result<Vec<PathBuf>, CliError> {
     use std::os::unix::fs::DirBuilderExt;
     let missing = path.ancestors().take_while(|ancestor| !ancestor.exists());
     let mut missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
     missing.reverse();
     for (index, directory) in missing.iter().enumerate() {
-        // What lies inside belongs to the users of the cluster, not to everybody on the machine.
         let mut builder = std::fs::DirBuilder::new();
         if directory == path {
-            builder.mode(0o700);
+            builder.mode(mode);
         }
         if let Err(error) = builder.create(directory) {
             for made in missing[..index].iter().rev() {
                 let _ = std::fs::remove_dir(made);
             }
             return Err(CliError::failed(format!(
-                "cannot create the directory {}: {}: choose another with --data DIR",
+                "cannot create the directory {}: {}: choose another with {flag} DIR",
                 directory.display(),
                 plain(&error)
             )));
@@ -391,7 +452,7 @@ fn make_directories(path: &Path) -> Result<Vec<PathBuf>, CliError> {
     match path.is_dir() {
         true => Ok(missing),
         false => Err(CliError::failed(format!(
-            "{} is not a directory: choose another with --data DIR",
+            "{} is not a directory: choose another with {flag} DIR",
             path.display()
         ))),
     }
@@ -421,6 +482,10 @@ fn summarise(
         let pid = directory.process(node.id)?.map_or(0, |process| process.pid);
         let how = if started.contains(&node.id) { "started" } else { "was running" };
         output.line(format_args!("  node {}  {}  pid {pid}  {how}", node.id, node.address))?;
+    }
+    for mount in directory.mounts()?.iter().filter(|mount| mount.process.is_alive()) {
+        let (place, pid) = (mount.place.display(), mount.process.pid);
+        output.line(format_args!("  mounted at {place}  pid {pid}"))?;
     }
     output.finish()
 }

@@ -1,0 +1,262 @@
+//! A cluster as a directory: files go in and out, and mounts, servers and other mounts may die or
+//! come back meanwhile. Real mounts, so these tests need root and /dev/fuse.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests are about real processes and real files"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ringfs_tests::{Sandbox, can_mount, compare_trees_but_holes, make_tree, random_bytes};
+
+/// Seconds that a program may spend in a mount.
+const PATIENCE: &str = "120";
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are text")
+}
+
+/// A program that uses a mount: killed if the mount does not let it end.
+fn program(words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", PATIENCE]).args(words).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn run(words: &[&str]) {
+    let output = program(words).output().expect("coreutils are there");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {}: {errors}", output.status);
+}
+
+/// A mount point that does not exist yet, by its real path.
+fn place(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let parent = sandbox.path("").canonicalize().expect("the sandbox is there");
+    parent.join(name)
+}
+
+/// The process that serves a mount.
+fn server_of(sandbox: &Sandbox, mounted: &Path) -> i32 {
+    let mount = sandbox.mount("ringfs", mounted).expect("it is mounted");
+    assert_eq!(mount["state"], "mounted", "{mount}");
+    mount["pid"].as_i64().expect("a mount has a process") as i32
+}
+
+/// Kills the process of a mount and waits until the status knows.
+fn kill_server_of(sandbox: &Sandbox, mounted: &Path) {
+    sandbox.kill(&[Some(server_of(sandbox, mounted))]);
+    while sandbox.mount("ringfs", mounted).is_some_and(|mount| !mount["pid"].is_null()) {}
+}
+
+#[test]
+fn trees_go_in_and_out_and_outlive_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (original, mounted, copy) =
+        (sandbox.path("original"), place(&sandbox, "a/b"), sandbox.path("copy"));
+    fs::create_dir(&original).unwrap();
+    make_tree(&original);
+    let up = ["up", "--nodes", "2", "--targets", "2", "--mount", text(&mounted)];
+    let summary = sandbox.ok(up);
+    assert!(summary.contains(&format!("mounted at {}", text(&mounted))), "{summary}");
+    assert!(sandbox.ok(["up", "--mount", text(&mounted)]).contains("runs already"));
+
+    let inside = mounted.join("tree");
+    run(&["cp", "-a", text(&original), text(&inside)]);
+    compare_trees_but_holes(&original, &inside);
+    run(&["cp", "-a", text(&inside), text(&copy)]);
+    compare_trees_but_holes(&original, &copy);
+    assert_eq!(sandbox.ok(["ls", "/"]), "tree\n");
+
+    sandbox.ok(["unmount", text(&mounted)]);
+    assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+    assert_eq!(sandbox.mount("ringfs", &mounted), None);
+    sandbox.ok(["mount", text(&mounted)]);
+    compare_trees_but_holes(&original, &inside);
+
+    let summary = sandbox.ok(["down"]);
+    assert!(summary.contains("2 node(s) stopped, 1 mount(s) ended"), "{summary}");
+    assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+    sandbox.ok(["up", "--mount", text(&mounted)]);
+    assert!(inside.join("sizes").is_dir());
+    sandbox.ok(["down", "--wipe"]);
+}
+
+#[test]
+fn a_killed_mount_is_mounted_over_or_taken_away() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    sandbox.ok(["up", "--targets", "2", "--mount", text(&mounted)]);
+    let content = random_bytes(1, 3_000_000);
+    fs::write(mounted.join("kept"), &content).unwrap();
+    kill_server_of(&sandbox, &mounted);
+    sandbox.ok(["mount", text(&mounted)]);
+    assert!(fs::read(mounted.join("kept")).unwrap() == content);
+
+    kill_server_of(&sandbox, &mounted);
+    sandbox.ok(["unmount", text(&mounted)]);
+    sandbox.run(["unmount", text(&mounted)]).assert_refused(1, "nothing is mounted here");
+
+    sandbox.ok(["mount", text(&mounted)]);
+    kill_server_of(&sandbox, &mounted);
+    sandbox.ok(["down"]);
+    assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+}
+
+/// A copy that takes a while.
+fn start_copy(from: &Path, to: &Path) -> Child {
+    let mut command = program(&["cp", "-a", text(from), text(to)]);
+    command.stderr(Stdio::piped()).spawn().expect("coreutils are there")
+}
+
+#[test]
+fn a_copy_goes_on_when_all_servers_were_killed() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (original, mounted) = (sandbox.path("original"), place(&sandbox, "mounted"));
+    fs::create_dir(&original).unwrap();
+    for index in 0..400 {
+        fs::write(original.join(index.to_string()), random_bytes(index, 200_000)).unwrap();
+    }
+    sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", text(&mounted)]);
+    let copy = mounted.join("copy");
+    let copying = start_copy(&original, &copy);
+    while fs::read_dir(&copy).map_or(0, Iterator::count) < 20 {}
+    sandbox.kill(&sandbox.pids("ringfs"));
+    while sandbox.pids("ringfs").iter().any(Option::is_some) {}
+    sandbox.ok(["up"]);
+    let output = copying.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    compare_trees_but_holes(&original, &copy);
+}
+
+#[test]
+fn what_was_copied_before_the_mount_was_killed_is_there() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    sandbox.ok(["up", "--targets", "2", "--mount", text(&mounted)]);
+    let script = "i=0; while echo \"line $i\" > \"$0/$i\"; do echo $i; i=$((i + 1)); done";
+    let mut command = program(&["sh", "-c", script, text(&mounted)]);
+    let writing = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    while fs::read_dir(&mounted).unwrap().count() < 50 {}
+    kill_server_of(&sandbox, &mounted);
+    let output = writing.wait_with_output().unwrap();
+    sandbox.ok(["mount", text(&mounted)]);
+    let acknowledged = String::from_utf8(output.stdout).unwrap();
+    assert!(acknowledged.lines().count() >= 49);
+    for index in acknowledged.lines() {
+        let line = fs::read_to_string(mounted.join(index)).unwrap();
+        assert_eq!(line, format!("line {index}\n"));
+    }
+}
+
+#[test]
+fn two_mounts_see_each_others_changes() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (one, two) = (place(&sandbox, "one"), place(&sandbox, "two"));
+    sandbox.ok(["up", "--targets", "2", "--mount", text(&one)]);
+    fs::create_dir(&two).unwrap();
+    sandbox.ok(["mount", text(&two)]);
+    for round in 0..20_u64 {
+        let (from, to) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        let content = random_bytes(round, 10_000 + 50_000 * round as usize);
+        fs::write(from.join("file"), &content).unwrap();
+        assert!(fs::read(to.join("file")).unwrap() == content, "round {round}");
+        assert_eq!(fs::metadata(from.join("file")).unwrap().len(), content.len() as u64);
+        let name = format!("name {round}");
+        assert!(!to.join(&name).exists() && !from.join(&name).exists());
+        fs::rename(to.join("file"), from.parent().unwrap().join("x")).unwrap_err();
+        fs::rename(to.join("file"), to.join(&name)).unwrap();
+        assert!(from.join(&name).exists() && !from.join("file").exists());
+        fs::set_permissions(to.join(&name), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::metadata(from.join(&name)).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(from.join(&name)).unwrap();
+        assert!(!to.join(&name).exists());
+        assert_eq!(fs::read_dir(to).unwrap().count(), 0);
+    }
+    // What the program does beside the mounts is seen as well.
+    sandbox.ok(["mkdir", "/made"]);
+    assert!(one.join("made").is_dir() && two.join("made").is_dir());
+}
+
+#[test]
+fn what_cannot_be_mounted_is_told_in_one_line() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (mounted, file) = (place(&sandbox, "mounted"), sandbox.path("file"));
+    fs::write(&file, "text").unwrap();
+    fs::create_dir(&mounted).unwrap();
+    let mount = |place: &Path| sandbox.run(["mount", text(place)]);
+    mount(&mounted).assert_refused(1, "there is no cluster \"ringfs\"");
+    sandbox.ok(["up", "--targets", "1"]);
+    mount(&sandbox.path("missing")).assert_refused(1, "no such directory");
+    mount(&sandbox.path("missing/below")).assert_refused(1, "no such directory");
+    mount(&file).assert_refused(1, "not a directory");
+    mount(Path::new("/proc")).assert_refused(1, "a file system of type proc is mounted here");
+    mount(&sandbox.path(".local")).assert_refused(1, "the cluster's own data lies in it");
+    mount(&sandbox.path(".local/share/ringfs/ringfs/node-0")).assert_refused(1, "lies in");
+    let unmount = |place: &Path| sandbox.run(["unmount", text(place)]);
+    unmount(&mounted).assert_refused(1, "nothing is mounted here");
+    unmount(&sandbox.path("missing")).assert_refused(1, "no such directory");
+    unmount(Path::new("/proc")).assert_refused(1, "of type proc");
+
+    sandbox.ok(["mount", text(&mounted)]);
+    mount(&mounted).assert_refused(1, "cluster \"ringfs\" is mounted here already");
+    let inside = mounted.join("data");
+    let nested = ["up", "--name", "nested", "--targets", "1", "--data", text(&inside)];
+    sandbox.run(nested).assert_refused(1, "a mount of RingFS");
+    sandbox.ok(["down"]);
+    mount(&mounted).assert_refused(1, "is down: start it with `ringfs up");
+    assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+
+    // A failed `up --mount` leaves nothing behind.
+    let over = ["up", "--name", "other", "--targets", "1", "--mount", text(&file)];
+    sandbox.run(over).assert_refused(1, "is not a directory");
+    assert!(!sandbox.path(".local/share/ringfs/other").exists());
+}
+
+#[test]
+fn missing_parts_of_the_system_are_told_in_one_line() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    fs::create_dir(&mounted).unwrap();
+    sandbox.ok(["up", "--targets", "1"]);
+    let mount = sandbox.command(["mount", text(&mounted)]);
+    let within = |prefix: &[&str]| {
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).arg(mount.get_program()).args(mount.get_args());
+        command.env("HOME", sandbox.path("")).env_remove("XDG_DATA_HOME");
+        command.env_remove("XDG_STATE_HOME").env_remove("RINGFS_CLUSTER");
+        ringfs_tests::Outcome::from(command.output().expect("util-linux is there"))
+    };
+    let bare = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec \"$0\" \"$@\"";
+    let without_device = within(&["unshare", "--mount", "sh", "-c", bare]);
+    without_device.assert_refused(1, "cannot open /dev/fuse");
+    let powerless = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    let hidden = ["env", "PATH=/nonexistent"];
+    let without_helper = within(&[&powerless[..], &hidden[..]].concat());
+    without_helper.assert_refused(1, "install the package fuse3");
+}
