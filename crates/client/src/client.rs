@@ -161,6 +161,14 @@ impl Client {
         shared.files.borrow_mut().clear();
     }
 
+    /// Starts a new session if the servers have ended the old one, also with files open under it.
+    pub fn renew_expired_session(&self) {
+        let has_expired = self.shared.session.borrow().has_expired();
+        if has_expired {
+            self.renew_session();
+        }
+    }
+
     /// The session for a new operation. One that expired is replaced as soon as nothing is open
     /// under it.
     pub(crate) fn current_session(&self) -> Rc<Session> {

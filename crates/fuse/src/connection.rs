@@ -32,6 +32,7 @@ const WANTED: u64 = init::ASYNC_READ
     | init::READDIRPLUS_AUTO
     | init::ASYNC_DIO
     | init::PARALLEL_DIROPS
+    | init::POSIX_ACL
     | init::MAX_PAGES
     | init::CACHE_SYMLINKS
     | init::EXPLICIT_INVAL_DATA

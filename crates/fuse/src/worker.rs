@@ -159,6 +159,8 @@ impl Worker {
             }
             return;
         }
+        // Files opened under a session that expired are stale; everything else goes on.
+        self.client.renew_expired_session();
         let moment = self.mount.gate.now();
         let work = AssertUnwindSafe(self.perform(&request, &bytes)).catch_unwind().await;
         let outcome = work.unwrap_or_else(|_| {

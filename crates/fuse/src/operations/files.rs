@@ -54,8 +54,14 @@ impl Worker {
     }
 
     pub(crate) async fn tmpfile(&self, header: &InHeader, arguments: &CreateIn) -> Outcome {
-        let _ = (header, arguments);
-        Err(Errno::ENOSYS.into())
+        let (directory, mode) = (InodeNumber(header.node), OpenMode::READ_WRITE);
+        let permissions = permissions(header, arguments.mode);
+        let (file, leased) = self
+            .client
+            .create_nameless_leased(directory, permissions, arguments.umask, mode)
+            .await?;
+        let open = self.opened(file, &leased, arguments.flags);
+        Ok(Answer::Entry(leased, Some(open)))
     }
 
     /// Cuts a file to nothing because an open says so.
