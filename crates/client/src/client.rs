@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,6 +19,7 @@ use ringfs_wire::{
     TargetId,
 };
 
+use crate::cache::LeaseCache;
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Subject};
 use crate::file::FileState;
@@ -73,6 +75,8 @@ pub(crate) struct Shared {
     key: ClusterKey,
     /// Who holds the leases of the process; zero where nothing is cached.
     holder: SessionId,
+    /// What the process caches under them.
+    pub(crate) cache: Option<Arc<LeaseCache>>,
     map: Rc<RefCell<Rc<ClusterMap>>>,
     epoch: Rc<Cell<Epoch>>,
     session: RefCell<Rc<Session>>,
@@ -88,25 +92,28 @@ impl Client {
         key: ClusterKey,
         options: ClientOptions,
     ) -> Client {
-        Self::of_holder(platform, map, key, options, SessionId::default())
+        Self::caching(platform, map, key, options, None)
     }
 
-    /// A client of a process whose leases `holder` holds.
-    pub(crate) fn of_holder(
+    /// A client of a process that caches under the leases of a holder.
+    pub(crate) fn caching(
         platform: &Platform,
         map: ClusterMap,
         key: ClusterKey,
         options: ClientOptions,
-        holder: SessionId,
+        cache: Option<(SessionId, Arc<LeaseCache>)>,
     ) -> Client {
+        let (holder, cache) = cache.unzip();
+        let holder = holder.unwrap_or_default();
         let epoch = Rc::new(Cell::new(map.epoch()));
         let map = Rc::new(RefCell::new(Rc::new(map)));
-        let session = Session::new(platform, &key, &map, &epoch, options, holder);
+        let session = Session::new(platform, &key, &map, &epoch, options, ids(platform, holder));
         let shared = Shared {
             platform: platform.clone(),
             options,
             key,
             holder,
+            cache,
             map,
             epoch,
             session: RefCell::new(session),
@@ -154,7 +161,7 @@ impl Client {
         let shared = &self.shared;
         let (platform, options) = (&shared.platform, shared.options);
         let (key, map, epoch) = (&shared.key, &shared.map, &shared.epoch);
-        let fresh = Session::new(platform, key, map, epoch, options, shared.holder);
+        let fresh = Session::new(platform, key, map, epoch, options, ids(platform, shared.holder));
         let old = shared.session.replace(fresh);
         old.end();
         // Handles of the old session keep their state alive themselves.
@@ -334,6 +341,12 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Client({})", self.map().name())
     }
+}
+
+/// The name of a new session, and of its holder.
+fn ids(platform: &Platform, holder: SessionId) -> (SessionId, SessionId) {
+    // Zero is no session.
+    (SessionId(platform.random_u64().max(1)), holder)
 }
 
 /// A number from 0 up to 1.

@@ -30,8 +30,14 @@ impl Client {
         let result = async {
             self.require(directory, Access::READ).await?;
             let deadline = self.deadline();
-            let request = ReadDirectory { directory, after, limit, lease: Lease::NONE };
+            let (begun, lease) = (self.begun(), self.wanted(directory));
+            let request = ReadDirectory { directory, after, limit, lease };
             let mut page = self.ask_home(directory, &request, deadline).await?;
+            for item in &page.items {
+                let entered = item.attributes.as_ref();
+                let names = entered.map_or(0, |known| self.enter(begun, known, item.lease));
+                self.enter_name(begun, directory, &item.name, item.inode, names);
+            }
             self.fill_in(&mut page, deadline).await?;
             Ok::<_, ClientError>(page)
         };
@@ -70,12 +76,14 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Vec<(InodeNumber, Attributes)>, ClientError> {
         let Some(first) = inodes.first() else { return Ok(Vec::new()) };
-        let request = AttributesGet { inodes: inodes.to_vec(), lease: Lease::NONE, named: None };
+        let (begun, lease) = (self.begun(), self.wanted(*first).without(Lease::NAMES));
+        let request = AttributesGet { inodes: inodes.to_vec(), lease, named: None };
         let results = self.ask_home(*first, &request, deadline).await?;
         let mut found = Vec::new();
         for result in results {
-            if let AttributesResult::Found(attributes, _) = result {
+            if let AttributesResult::Found(attributes, granted) = result {
                 self.note(&attributes)?;
+                self.enter(begun, &attributes, granted);
                 found.push((attributes.inode, *attributes));
             }
         }

@@ -134,6 +134,23 @@ impl FileState {
         if self.session.has_ended() { Err(Errno::ESTALE.into()) } else { Ok(self.session.clone()) }
     }
 
+    /// Carries out a change of the file's bytes, whose replies are accepted by this state: of what
+    /// the process caches, only the attributes of the last reply are left.
+    pub(crate) async fn changing<T>(
+        &self,
+        change: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let begun = self.client.begin_change(&[self.inode()], &[]);
+        let replies = self.replies.get();
+        let result = change.await;
+        match &result {
+            Ok(_) if self.replies.get() == replies => begun.done(None, &[]),
+            Ok(_) => begun.done(Some(&self.attributes()), &[]),
+            Err(error) => begun.failed(error),
+        }
+        result
+    }
+
     /// A call to the home of this file.
     pub(crate) async fn call<R: Request>(
         &self,

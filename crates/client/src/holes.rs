@@ -48,7 +48,8 @@ impl OpenFile {
         let result = async {
             self.check_write()?;
             check_range(&range)?;
-            punch(&self.file, &range, self.file.client.deadline()).await
+            let deadline = self.file.client.deadline();
+            self.file.changing(punch(&self.file, &range, deadline)).await
         };
         result.await.map_err(|error| self.explain(error, "punch a hole into"))
     }
@@ -60,8 +61,11 @@ impl OpenFile {
             self.check_write()?;
             check_range(&range)?;
             let deadline = self.file.client.deadline();
-            punch(&self.file, &range, deadline).await?;
-            allocate(&self.file, &range, keep_size, deadline).await
+            let change = async {
+                punch(&self.file, &range, deadline).await?;
+                allocate(&self.file, &range, keep_size, deadline).await
+            };
+            self.file.changing(change).await
         };
         result.await.map_err(|error| self.explain(error, "zero a range of"))
     }
@@ -72,7 +76,8 @@ impl OpenFile {
         let result = async {
             self.check_write()?;
             check_range(&range)?;
-            allocate(&self.file, &range, keep_size, self.file.client.deadline()).await
+            let deadline = self.file.client.deadline();
+            self.file.changing(allocate(&self.file, &range, keep_size, deadline)).await
         };
         result.await.map_err(|error| self.explain(error, "allocate space for"))
     }

@@ -1,14 +1,23 @@
 //! Calls whose answers say for how long they hold: the doors that cache use these.
 //!
-//! A client that caches nothing answers with no leases.
+//! Invariant: what was entered into the cache and still holds is answered without a request; a
+//! promise is made only for what is in the cache at the moment of the answer, so that whoever is
+//! told of a revocation has been told of the promise. A client that caches nothing promises
+//! nothing.
 
 use std::time::Duration;
 
-use ringfs_wire::{Attributes, Errno, FilePermissions, InodeNumber, InodeType, Name};
+use ringfs_wire::{
+    AttributeChanges, Attributes, DirectoryItem, Errno, FilePermissions, InodeNumber, InodeType,
+    Name,
+};
 
+use crate::cache::Found;
 use crate::client::Client;
-use crate::error::ClientError;
+use crate::credentials::Access;
+use crate::error::{ClientError, Subject};
 use crate::file::OpenFile;
+use crate::metadata::entry;
 use crate::open::{NewFile, OpenMode};
 
 /// A value, and for how long it may be cached. Moments are of the monotonic clock; a revocation
@@ -75,11 +84,21 @@ impl Client {
         directory: InodeNumber,
         name: &Name,
     ) -> Result<Leased<Option<Attributes>>, ClientError> {
-        match self.lookup(directory, name).await {
-            Ok(attributes) => Ok(Leased::unleased(Some(attributes))),
-            Err(error) if error.is(Errno::ENOENT) => Ok(Leased::unleased(None)),
-            Err(error) => Err(error),
-        }
+        let result = async {
+            self.require(directory, Access::SEARCH).await?;
+            if let Some(known) = self.known_entry(directory, name).await? {
+                return Ok(known);
+            }
+            match self.find_attributes(directory, name, self.deadline()).await {
+                Ok(attributes) => Ok(self.shown_as(directory, name, attributes).map(Some)),
+                Err(error) if error.is(Errno::ENOENT) => {
+                    let known = self.known_name(directory, name);
+                    Ok(missing(known).unwrap_or(Leased::unleased(None)))
+                }
+                Err(error) => Err(error),
+            }
+        };
+        result.await.map_err(|error| error.during("look up", entry(directory, name)))
     }
 
     /// As [`Client::attributes`].
@@ -87,14 +106,35 @@ impl Client {
         &self,
         inode: InodeNumber,
     ) -> Result<Leased<Attributes>, ClientError> {
-        self.attributes(inode).await.map(Leased::unleased)
+        if let Some(known) = self.known_attributes(inode) {
+            return Ok(known);
+        }
+        let attributes = self.attributes(inode).await?;
+        Ok(self.shown(attributes))
+    }
+
+    /// As [`Client::update`].
+    pub async fn update_leased(
+        &self,
+        inode: InodeNumber,
+        changes: AttributeChanges,
+    ) -> Result<Leased<Attributes>, ClientError> {
+        let attributes = self.update(inode, changes).await?;
+        Ok(self.shown(attributes))
     }
 
     /// The number of the lease on the content of an inode, as [`Leased::content`]; it is asked for
     /// if it is not held.
     pub async fn content_lease(&self, inode: InodeNumber) -> Result<Option<u64>, ClientError> {
-        let _ = inode;
-        Ok(None)
+        let Some(cache) = &self.shared.cache else { return Ok(None) };
+        let now = || self.shared.platform.monotonic();
+        let held = cache.content(inode, now());
+        if held.is_some() {
+            return Ok(held);
+        }
+        let result = self.fetch(inode, self.deadline()).await;
+        result.map_err(|error| error.during("lease", Subject::Inode(inode)))?;
+        Ok(cache.content(inode, now()))
     }
 
     /// Opens a regular file; `create`, `exclusive` of `mode` mean nothing here.
@@ -104,7 +144,7 @@ impl Client {
         mode: OpenMode,
     ) -> Result<(OpenFile, Leased<Attributes>), ClientError> {
         let file = self.open_as(inode, mode).await?;
-        let attributes = Leased::unleased(file.attributes());
+        let attributes = self.shown(file.attributes());
         Ok((file, attributes))
     }
 
@@ -121,7 +161,7 @@ impl Client {
     ) -> Result<(OpenFile, Leased<Attributes>, bool), ClientError> {
         let new = NewFile { permissions, umask, exclusive };
         let (file, created) = self.create_as(directory, name, new, mode).await?;
-        let attributes = Leased::unleased(file.attributes());
+        let attributes = self.shown_as(directory, name, file.attributes());
         Ok((file, attributes, created))
     }
 
@@ -133,7 +173,8 @@ impl Client {
         permissions: FilePermissions,
         umask: u32,
     ) -> Result<Leased<Attributes>, ClientError> {
-        self.mkdir_masked(directory, name, permissions, umask).await.map(Leased::unleased)
+        let attributes = self.mkdir_masked(directory, name, permissions, umask).await?;
+        Ok(self.shown_as(directory, name, attributes))
     }
 
     /// As [`Client::symlink`].
@@ -144,7 +185,8 @@ impl Client {
         target: &[u8],
         permissions: FilePermissions,
     ) -> Result<Leased<Attributes>, ClientError> {
-        self.symlink(directory, name, target, permissions).await.map(Leased::unleased)
+        let attributes = self.symlink(directory, name, target, permissions).await?;
+        Ok(self.shown_as(directory, name, attributes))
     }
 
     /// As [`Client::mknod`]; `umask` counts unless the directory has a default ACL.
@@ -157,8 +199,9 @@ impl Client {
         umask: u32,
         device: u64,
     ) -> Result<Leased<Attributes>, ClientError> {
-        let made = self.mknod_masked(directory, name, kind, permissions, umask, device).await;
-        made.map(Leased::unleased)
+        let attributes =
+            self.mknod_masked(directory, name, kind, permissions, umask, device).await?;
+        Ok(self.shown_as(directory, name, attributes))
     }
 
     /// As [`Client::link`], with the attributes of the inode after it.
@@ -169,7 +212,8 @@ impl Client {
         name: &Name,
     ) -> Result<Leased<Attributes>, ClientError> {
         self.link(inode, directory, name).await?;
-        self.attributes_leased(inode).await
+        let attributes = self.attributes_leased(inode).await?.value;
+        Ok(self.shown_as(directory, name, attributes))
     }
 
     /// As [`Client::read_directory`].
@@ -180,13 +224,87 @@ impl Client {
         limit: u32,
     ) -> Result<LeasedPage, ClientError> {
         let page = self.read_directory(directory, after, limit).await?;
-        let entries = page.items.into_iter().map(|item| LeasedEntry {
-            cookie: item.cookie,
-            name: item.name,
-            inode: item.inode,
-            kind: item.kind,
-            attributes: item.attributes.map(Leased::unleased),
-        });
+        let entries = page.items.into_iter().map(|item| self.shown_item(directory, item));
         Ok(LeasedPage { entries: entries.collect(), end: page.end })
     }
+
+    fn shown_item(&self, directory: InodeNumber, item: DirectoryItem) -> LeasedEntry {
+        let DirectoryItem { cookie, name, inode, kind, attributes, .. } = item;
+        let attributes = attributes.map(|found| self.shown_as(directory, &name, found));
+        LeasedEntry { cookie, name, inode, kind, attributes }
+    }
+
+    /// What the cache knows of an entry; at most the attributes have to be asked for.
+    async fn known_entry(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<Option<Leased<Option<Attributes>>>, ClientError> {
+        let inode = match self.known_name(directory, name) {
+            Found::Unknown => return Ok(None),
+            Found::Inode(inode, _) => inode,
+            known @ Found::Missing(..) => return Ok(missing(known)),
+        };
+        let known = match self.known_attributes(inode) {
+            Some(known) => known,
+            None => match self.fetch(inode, self.deadline()).await {
+                Ok(attributes) => self.shown(attributes),
+                // It has gone, and its name with it.
+                Err(error) if error.is(Errno::ENOENT) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        // The name must hold still.
+        Ok(match self.known_name(directory, name) {
+            Found::Inode(found, until) if found == inode => {
+                Some(Leased { names_until: Some(until), ..known.map(Some) })
+            }
+            _ => None,
+        })
+    }
+
+    fn known_name(&self, directory: InodeNumber, name: &Name) -> Found {
+        let now = self.shared.platform.monotonic();
+        let cache = self.shared.cache.as_ref();
+        cache.map_or(Found::Unknown, |cache| cache.name(directory, name, now))
+    }
+
+    fn known_attributes(&self, inode: InodeNumber) -> Option<Leased<Attributes>> {
+        let now = self.shared.platform.monotonic();
+        let (value, held) = self.shared.cache.as_ref()?.attributes(inode, now)?;
+        let attributes_until = held.attributes_until;
+        Some(Leased { value, attributes_until, names_until: None, content: held.content })
+    }
+
+    /// Attributes as the doors are shown them: those of the cache where it has some.
+    pub(crate) fn shown(&self, attributes: Attributes) -> Leased<Attributes> {
+        let inode = attributes.inode;
+        self.known_attributes(inode).unwrap_or_else(|| {
+            let now = self.shared.platform.monotonic();
+            let cache = self.shared.cache.as_ref();
+            let content = cache.and_then(|cache| cache.content(inode, now));
+            Leased { content, ..Leased::unleased(attributes) }
+        })
+    }
+
+    /// The same of an inode that was found or made under a name.
+    fn shown_as(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        attributes: Attributes,
+    ) -> Leased<Attributes> {
+        let names_until = match self.known_name(directory, name) {
+            Found::Inode(inode, until) if inode == attributes.inode => Some(until),
+            _ => None,
+        };
+        Leased { names_until, ..self.shown(attributes) }
+    }
+}
+
+/// The answer for a name that is known to be missing.
+fn missing(known: Found) -> Option<Leased<Option<Attributes>>> {
+    let Found::Missing(until, content) = known else { return None };
+    let names_until = Some(until);
+    Some(Leased { value: None, attributes_until: None, names_until, content: Some(content) })
 }

@@ -11,6 +11,9 @@
 //! pages across operations, write-behind, and locks.
 #![forbid(unsafe_code)]
 
+mod bounded;
+mod cache;
+mod change;
 mod client;
 mod cluster;
 mod credentials;
@@ -18,6 +21,7 @@ mod directory;
 mod error;
 mod file;
 mod holes;
+mod keeper;
 mod leased;
 mod metadata;
 mod nameless;

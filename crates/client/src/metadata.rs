@@ -6,12 +6,13 @@
 //! look-up belong to two moments: the name is true at the first, the attributes at the second.
 
 use ringfs_wire::{
-    AttributeChanges, Attributes, AttributesGet, AttributesResult, CHUNK_SIZE, CreateReply, Errno,
-    FilePermissions, Generation, InodeNumber, InodeType, Lease, Link, LookupReply, MAX_SYMLINK_LEN,
-    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, ReadLink, Rename,
-    RenameMode, Status, Sync, Timestamp,
+    AttributeChanges, Attributes, AttributesGet, AttributesResult, CHUNK_SIZE, CreateReply,
+    DirectoryPlace, Errno, FilePermissions, Generation, InodeNumber, InodeType, Lease, Link,
+    LookupReply, MAX_SYMLINK_LEN, MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate,
+    Name, ReadLink, Rename, RenameMode, Status, Sync, Timestamp,
 };
 
+use crate::cache::Named;
 use crate::client::{Client, Deadline, check_attempts};
 use crate::credentials::Access;
 use crate::error::{ClientError, Subject};
@@ -22,11 +23,6 @@ struct Creation<'a> {
     device: u64,
     symlink: &'a [u8],
     umask: u32,
-}
-
-/// What is left of a mode under `umask`.
-pub(crate) fn masked(permissions: FilePermissions, umask: u32) -> FilePermissions {
-    FilePermissions { mode: permissions.mode & !(umask & 0o777), ..permissions }
 }
 
 impl Client {
@@ -150,8 +146,14 @@ impl Client {
             if kind == InodeType::Directory {
                 return Err(Errno::EPERM.into());
             }
+            let change = self.begin_change(&[inode, directory], &[(directory, name)]);
             let request = Link { inode, kind, directory, name: name.clone() };
-            self.ask_home(directory, &request, deadline).await
+            let result = self.ask_home(directory, &request, deadline).await;
+            match &result {
+                Ok(()) => change.done(None, &[Named::Made(inode)]),
+                Err(error) => change.failed(error),
+            }
+            result
         };
         result.await.map_err(|error| error.during("create link", entry(directory, name)))
     }
@@ -179,9 +181,34 @@ impl Client {
                 to_name: to_name.clone(),
                 mode,
             };
-            self.ask_home(to_directory, &request, self.deadline()).await
+            self.rename_cached(request).await
         };
         result.await.map_err(|error| error.during("rename", entry(from_directory, from_name)))
+    }
+
+    async fn rename_cached(&self, request: Rename) -> Result<(), ClientError> {
+        let deadline = self.deadline();
+        let from = (request.from_directory, &request.from_name);
+        let to = (request.to_directory, &request.to_name);
+        let (moved, replaced) =
+            (self.victim(from.0, from.1, deadline).await, self.victim(to.0, to.1, deadline).await);
+        let inodes = [Some(from.0), Some(to.0), moved, replaced];
+        let inodes: Vec<_> = inodes.into_iter().flatten().collect();
+        let names = if from == to { vec![from] } else { vec![from, to] };
+        let change = self.begin_change(&inodes, &names);
+        let result = self.ask_home(to.0, &request, deadline).await;
+        let seen = |inode: Option<InodeNumber>| inode.map_or(Named::Unknown, Named::Probably);
+        let left = match request.mode {
+            // Two names of one inode stay as they are.
+            _ if moved == replaced => seen(moved),
+            RenameMode::Exchange => seen(replaced),
+            RenameMode::Replace | RenameMode::NoReplace => Named::Missing,
+        };
+        match &result {
+            Ok(()) => change.done(None, &[left, seen(moved)][..names.len()]),
+            Err(error) => change.failed(error),
+        }
+        result
     }
 
     /// The target of a symbolic link.
@@ -202,7 +229,10 @@ impl Client {
             }
             self.require_changes(inode, &changes).await?;
             let request = MetadataUpdate { inode, changes };
-            let attributes = self.ask_home(inode, &request, self.deadline()).await?;
+            let change = self.begin_change(&[inode], &[]);
+            let result = self.ask_home(inode, &request, self.deadline()).await;
+            change.ended(&result);
+            let attributes = result?;
             self.note(&attributes)?;
             Ok::<_, ClientError>(attributes)
         };
@@ -228,13 +258,26 @@ impl Client {
         name: &Name,
         deadline: Deadline,
     ) -> Result<LookupReply, ClientError> {
-        let name = Some(name.clone());
-        let request =
-            MetadataLookup { directory, name, open: false, head: false, lease: Lease::NONE };
-        let reply = self.ask_home(directory, &request, deadline).await?;
+        let (begun, lease) = (self.begun(), self.wanted(directory));
+        let named = Some(name.clone());
+        let request = MetadataLookup { directory, name: named, open: false, head: false, lease };
+        let reply = match self.ask_home(directory, &request, deadline).await {
+            Err(error) if error.is(Errno::ENOENT) => {
+                self.enter_missing(begun, directory, name, Lease::NONE);
+                return Err(error);
+            }
+            result => result?,
+        };
+        if reply.inode == InodeNumber::default() {
+            self.enter_missing(begun, directory, name, reply.lease);
+            return Err(Errno::ENOENT.into());
+        }
+        let mut names = 0;
         if let Some(attributes) = &reply.attributes {
             self.note(attributes)?;
+            names = self.enter(begun, attributes, reply.lease);
         }
+        self.enter_name(begun, directory, name, reply.inode, names);
         Ok(reply)
     }
 
@@ -251,7 +294,8 @@ impl Client {
             if let Some(attributes) = reply.attributes {
                 return Ok(attributes);
             }
-            match self.fetch(reply.inode, deadline).await {
+            let place = (reply.kind == InodeType::Directory).then_some((directory, name));
+            match self.fetch_named(reply.inode, place, deadline).await {
                 Err(error) if error.is(Errno::ENOENT) => {
                     self.back_off(attempt, deadline, Status::Busy).await?;
                 }
@@ -267,11 +311,28 @@ impl Client {
         inode: InodeNumber,
         deadline: Deadline,
     ) -> Result<Attributes, ClientError> {
-        let request = AttributesGet { inodes: vec![inode], lease: Lease::NONE, named: None };
+        self.fetch_named(inode, None, deadline).await
+    }
+
+    /// As [`Client::fetch`], of a directory that was found under a name.
+    async fn fetch_named(
+        &self,
+        inode: InodeNumber,
+        place: Option<(InodeNumber, &Name)>,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        let (begun, wanted) = (self.begun(), self.wanted(inode));
+        let lease = if place.is_some() { wanted } else { wanted.without(Lease::NAMES) };
+        let named = place.map(|(parent, name)| DirectoryPlace { parent, name: name.clone() });
+        let request = AttributesGet { inodes: vec![inode], lease, named };
         let mut results = self.ask_home(inode, &request, deadline).await?;
         match (results.pop(), results.is_empty()) {
-            (Some(AttributesResult::Found(attributes, _)), true) => {
+            (Some(AttributesResult::Found(attributes, granted)), true) => {
                 self.note(&attributes)?;
+                let names = self.enter(begun, &attributes, granted);
+                if let Some((directory, name)) = place {
+                    self.enter_name(begun, directory, name, inode, names);
+                }
                 Ok(*attributes)
             }
             (Some(AttributesResult::Failed(status)), true) => {
@@ -297,21 +358,34 @@ impl Client {
             directory,
             name: name.clone(),
             kind: creation.kind,
-            permissions: masked(permissions, creation.umask),
+            permissions,
             umask: creation.umask,
             device: creation.device,
             symlink: creation.symlink.to_vec(),
             exclusive: true,
             open: false,
-            lease: Lease::NONE,
+            lease: self.wanted(directory),
         };
-        let reply = self.ask_home(directory, &request, deadline).await?;
+        let change = self.begin_change(&[directory], &[(directory, name)]);
+        let begun = self.begun();
+        let reply = match self.ask_home(directory, &request, deadline).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                change.failed(&error);
+                return Err(error);
+            }
+        };
+        if let Some(attributes) = &reply.attributes {
+            self.enter(begun, attributes, reply.lease);
+        }
+        change.done(None, &[Named::Made(reply.inode)]);
+        let place = (reply.kind == InodeType::Directory).then_some((directory, name));
         match &reply.attributes {
             Some(attributes) => {
                 self.note(attributes)?;
                 Ok(attributes.clone())
             }
-            None => match self.fetch(reply.inode, deadline).await {
+            None => match self.fetch_named(reply.inode, place, deadline).await {
                 // It was created and somebody else has removed it since: it did exist.
                 Err(error) if error.is(Errno::ENOENT) => {
                     Ok(self.attributes_at_birth(&reply, directory, permissions))
@@ -354,8 +428,16 @@ impl Client {
         is_directory: bool,
     ) -> Result<(), ClientError> {
         self.require_removal(directory, name).await?;
+        let deadline = self.deadline();
+        let victim = self.victim(directory, name, deadline).await.unwrap_or(directory);
+        let change = self.begin_change(&[directory, victim], &[(directory, name)]);
         let request = MetadataDelete { directory, name: name.clone(), is_directory };
-        self.ask_home(directory, &request, self.deadline()).await
+        let result = self.ask_home(directory, &request, deadline).await;
+        match &result {
+            Ok(()) => change.done(None, &[Named::Missing]),
+            Err(error) => change.failed(error),
+        }
+        result
     }
 }
 

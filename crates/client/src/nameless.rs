@@ -25,12 +25,15 @@ impl Client {
             let deadline = self.deadline();
             let session = self.current_session();
             let opening = session.references.begin_opening();
-            let request = CreateNameless { directory, permissions, umask, lease: Lease::NONE };
+            let (begun, lease) = (self.begun(), self.wanted(directory).without(Lease::NAMES));
+            let request = CreateNameless { directory, permissions, umask, lease };
             let response = self.call_home(&session, directory, &request, None, deadline).await;
-            let Some(attributes) = response?.reply.attributes else {
+            let reply = response?.reply;
+            let Some(attributes) = reply.attributes else {
                 let home = self.map().home(directory);
                 return Err(ClientError::protocol(home, "no attributes of a new file"));
             };
+            self.enter(begun, &attributes, reply.lease);
             let near = self.reference_near(&session, directory, attributes, deadline).await;
             drop(opening);
             let state = match near? {
@@ -53,7 +56,7 @@ impl Client {
         mode: OpenMode,
     ) -> Result<(OpenFile, Leased<Attributes>), ClientError> {
         let file = self.create_nameless(directory, permissions, umask, mode).await?;
-        let attributes = Leased::unleased(file.attributes());
+        let attributes = self.shown(file.attributes());
         Ok((file, attributes))
     }
 }

@@ -11,11 +11,12 @@ use ringfs_wire::{
     MetadataLookup, Name, Status,
 };
 
+use crate::cache::Named;
 use crate::client::{Client, Deadline};
 use crate::credentials::Access;
 use crate::error::{ClientError, Subject};
 use crate::file::{FileState, OpenFile, Reference};
-use crate::metadata::{entry, masked};
+use crate::metadata::entry;
 use crate::path::{Destination, split_last};
 use crate::session::Session;
 
@@ -322,16 +323,28 @@ impl Client {
                 directory,
                 name: name.clone(),
                 kind: InodeType::File,
-                permissions: masked(new.permissions, new.umask),
+                permissions: new.permissions,
                 umask: new.umask,
                 device: 0,
                 symlink: Vec::new(),
                 exclusive: new.exclusive,
                 open: true,
-                lease: Lease::NONE,
+                lease: self.wanted(directory),
             };
+            let change = self.begin_change(&[directory], &[(directory, name)]);
+            let begun = self.begun();
             let response = self.call_home(&session, directory, &request, None, deadline).await;
-            let reply = response?.reply;
+            let reply = match response {
+                Ok(response) => response.reply,
+                Err(error) => {
+                    change.failed(&error);
+                    return Err(error);
+                }
+            };
+            if let Some(attributes) = &reply.attributes {
+                self.enter(begun, attributes, reply.lease);
+            }
+            change.done(None, &[Named::Made(reply.inode)]);
             let near = match reply.attributes {
                 Some(attributes) => {
                     self.reference_near(&session, directory, attributes, deadline).await
@@ -396,21 +409,17 @@ impl Client {
         inode: InodeNumber,
         deadline: Deadline,
     ) -> Result<Attributes, ClientError> {
-        let request = MetadataLookup {
-            directory: inode,
-            name: None,
-            open: true,
-            head: false,
-            lease: Lease::NONE,
-        };
-        let response = self.call_home(session, inode, &request, None, deadline).await?;
+        let (begun, lease) = (self.begun(), self.wanted(inode).without(Lease::NAMES));
+        let request =
+            MetadataLookup { directory: inode, name: None, open: true, head: false, lease };
+        let reply = self.call_home(session, inode, &request, None, deadline).await?.reply;
         let home = session.home(inode);
         session.mark_state(home);
-        response
-            .reply
-            .attributes
-            .filter(|attributes| attributes.inode == inode)
-            .ok_or_else(|| ClientError::protocol(home, "no attributes from an inode's home"))
+        let attributes = reply.attributes.filter(|attributes| attributes.inode == inode);
+        let attributes = attributes
+            .ok_or_else(|| ClientError::protocol(home, "no attributes from an inode's home"))?;
+        self.enter(begun, &attributes, reply.lease);
+        Ok(attributes)
     }
 
     /// The state that all handles of an open file share.

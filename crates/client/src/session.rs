@@ -47,10 +47,8 @@ impl Session {
         map: &Rc<RefCell<Rc<ClusterMap>>>,
         epoch: &Rc<Cell<Epoch>>,
         options: ClientOptions,
-        holder: SessionId,
+        (id, holder): (SessionId, SessionId),
     ) -> Rc<Session> {
-        // Zero is no session.
-        let id = SessionId(platform.random_u64().max(1));
         let cluster = map.borrow().cluster();
         let session = Rc::new(Session {
             platform: platform.clone(),
@@ -95,6 +93,13 @@ impl Session {
             Peer::new(&self.platform, address, target, identity, epoch, Rc::new(held_at), options);
         self.peers.borrow_mut().insert(target, peer.clone());
         Ok(peer)
+    }
+
+    /// Has the next call to `target` go over a connection of its own. Only for a session that
+    /// changes nothing: its requests have no identity that could be used twice.
+    pub(crate) fn forget_peer(&self, target: TargetId) {
+        let peer = self.peers.borrow_mut().remove(&target);
+        debug_assert!(peer.is_none_or(|peer| !peer.has_state()), "the slots stay with a peer");
     }
 
     /// The home of an inode by the newest map.

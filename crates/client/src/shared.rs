@@ -1,5 +1,5 @@
-//! What the clients of one mount process share: the cluster, and the identity under which the
-//! process holds leases.
+//! What the clients of one mount process share: the cluster, the identity under which the process
+//! holds leases, and what it caches under them.
 //!
 //! Invariant: every client made here names the same holder, so that the servers take all of them
 //! for one cache. Nothing here is held over an await.
@@ -13,10 +13,13 @@ use ringfs_platform::{MailboxReceiver, MailboxSender, Platform, mailbox};
 use ringfs_rpc::ClusterKey;
 use ringfs_wire::{InodeNumber, Lease, SessionId};
 
+use crate::cache::{LeaseCache, Wish};
 use crate::client::{Client, ClientOptions};
+use crate::keeper;
 
-/// Requests to the lease shard that may wait; more are made again when the need arises again.
-const REQUESTS_MAX: usize = 1_024;
+/// Wishes to the lease shard that may wait; one that finds no room is made again when the need
+/// arises again.
+const WISHES_MAX: usize = 1_024;
 
 /// The door that passes what it was granted on to somebody else, such as the kernel.
 pub trait Revoked {
@@ -35,14 +38,14 @@ struct Shared {
     map: ClusterMap,
     key: ClusterKey,
     options: ClientOptions,
-    /// The lease session's id; zero where nothing is cached.
-    holder: SessionId,
-    requests: MailboxSender<()>,
-    receiver: MailboxReceiver<()>,
+    /// The lease session's id and the cache, where something is cached.
+    leases: Option<(SessionId, Arc<LeaseCache>)>,
+    sender: MailboxSender<Wish>,
+    receiver: MailboxReceiver<Wish>,
 }
 
 impl SharedClient {
-    /// The cluster that `map` describes. Up to `cache_inodes` inodes are cached under leases; with
+    /// The cluster that `map` describes. About `cache_inodes` inodes are cached under leases; with
     /// `None` nothing is, and no lease is asked for.
     pub fn new(
         platform: &Platform,
@@ -51,37 +54,39 @@ impl SharedClient {
         options: ClientOptions,
         cache_inodes: Option<usize>,
     ) -> SharedClient {
-        // Zero is no session.
-        let holder = cache_inodes.map(|_| SessionId(platform.random_u64().max(1)));
-        let (requests, receiver) = mailbox(REQUESTS_MAX);
-        let holder = holder.unwrap_or_default();
-        let shared = Shared { map, key, options, holder, requests, receiver };
+        let (sender, receiver) = mailbox(WISHES_MAX);
+        let leases = cache_inodes.map(|inodes| {
+            // Zero is no session.
+            let holder = SessionId(platform.random_u64().max(1));
+            (holder, Arc::new(LeaseCache::new(map.clone(), inodes, sender.clone())))
+        });
+        let shared = Shared { map, key, options, leases, sender, receiver };
         SharedClient { shared: Arc::new(shared) }
     }
 
     /// A client for the calling thread, with a session and connections of its own.
     pub fn client(&self, platform: &Platform) -> Client {
-        let shared = &self.shared;
-        Client::of_holder(
-            platform,
-            shared.map.clone(),
-            shared.key.clone(),
-            shared.options,
-            shared.holder,
-        )
+        let Shared { map, key, options, leases, .. } = &*self.shared;
+        Client::caching(platform, map.clone(), key.clone(), *options, leases.clone())
     }
 
     /// Keeps the leases of the process and answers the servers that want one back, until
     /// [`SharedClient::end`]. Runs once, on a thread where nothing else delays it.
     pub async fn keep_leases(&self, platform: &Platform, revoked: Rc<dyn Revoked>) {
-        let _ = (platform, revoked);
-        while self.shared.receiver.receive().await.is_some() {}
+        let Shared { map, key, options, leases, receiver, .. } = &*self.shared;
+        match leases {
+            Some((holder, cache)) => {
+                let session = keeper::lease_session(platform, map, key, *options, *holder);
+                keeper::keep(platform, cache.clone(), session, receiver, revoked).await;
+            }
+            None => while receiver.receive().await.is_some() {},
+        }
     }
 
     /// Ends [`SharedClient::keep_leases`], which gives all leases back. Clients go on, and cache
     /// nothing.
     pub fn end(&self) {
-        self.shared.requests.close();
+        self.shared.sender.close();
     }
 }
 

@@ -31,7 +31,10 @@ impl OpenFile {
         }
         let result = async {
             self.check_write()?;
-            write_range(&self.file, offset, &data).await
+            if data.is_empty() {
+                return write_range(&self.file, offset, &data).await;
+            }
+            self.file.changing(write_range(&self.file, offset, &data)).await
         };
         result.await.map_err(|error| self.explain(error, "write"))
     }
@@ -42,7 +45,10 @@ impl OpenFile {
         let data = data.into();
         let result = async {
             self.check_write()?;
-            append_all(&self.file, &data).await
+            if data.is_empty() {
+                return append_all(&self.file, &data).await;
+            }
+            self.file.changing(append_all(&self.file, &data)).await
         };
         result.await.map_err(|error| self.explain(error, "append to"))
     }

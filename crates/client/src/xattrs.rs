@@ -28,7 +28,10 @@ impl Client {
             self.require_xattr_change(inode, name).await?;
             let (name, value) = (name.clone(), value.to_vec());
             let request = SetXattr { inode, name, value, mode, kill_sgid };
-            let attributes = self.ask_home(inode, &request, self.deadline()).await?;
+            let change = self.begin_change(&[inode], &[]);
+            let result = self.ask_home(inode, &request, self.deadline()).await;
+            change.ended(&result);
+            let attributes = result?;
             self.note(&attributes)?;
             Ok::<_, ClientError>(attributes)
         };
@@ -44,7 +47,10 @@ impl Client {
         let result = async {
             self.require_xattr_change(inode, name).await?;
             let request = RemoveXattr { inode, name: name.clone() };
-            let attributes = self.ask_home(inode, &request, self.deadline()).await?;
+            let change = self.begin_change(&[inode], &[]);
+            let result = self.ask_home(inode, &request, self.deadline()).await;
+            change.ended(&result);
+            let attributes = result?;
             self.note(&attributes)?;
             Ok::<_, ClientError>(attributes)
         };

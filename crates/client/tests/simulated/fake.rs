@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use ringfs_client::{Client, ClientOptions};
+use ringfs_client::{Client, ClientOptions, SharedClient};
 use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry, directory_field};
 use ringfs_platform::{Address, Outcome, Platform, SimulatedNode, Simulation, Slice};
 use ringfs_rpc::{ClusterKey, Connections, FRAMING, Identity, Incoming, Outgoing, Service, greet};
@@ -38,6 +38,12 @@ pub(crate) struct Fake {
     pub(crate) failures: RefCell<BTreeMap<u16, Vec<Status>>>,
     /// How long requests with this opcode take.
     pub(crate) delays: RefCell<BTreeMap<u16, Duration>>,
+    /// What is granted to whoever asks, once it has polled.
+    pub(crate) granted: Cell<Lease>,
+    /// Of the leases of every target.
+    pub(crate) incarnation: Cell<u64>,
+    /// What is asked back until it is released.
+    pub(crate) revocations: RefCell<Vec<Revocation>>,
     next: Cell<u64>,
     clock: Cell<i64>,
 }
@@ -71,6 +77,9 @@ impl Fake {
             asked: RefCell::default(),
             failures: RefCell::default(),
             delays: RefCell::default(),
+            granted: Cell::new(Lease::ALL),
+            incarnation: Cell::new(1),
+            revocations: RefCell::default(),
             next: Cell::new(2),
             clock: Cell::new(0),
         });
@@ -240,7 +249,10 @@ impl Fake {
             }
             AnyRequest::AttributesGet(r) => {
                 let find = |inode: &InodeNumber| match self.get(*inode) {
-                    Ok(attributes) => AttributesResult::Found(Box::new(attributes), Lease::NONE),
+                    Ok(attributes) => AttributesResult::Found(
+                        Box::new(attributes),
+                        self.grant(r.lease.without(Lease::NAMES)),
+                    ),
                     Err(status) => AttributesResult::Failed(status),
                 };
                 Ok((r.inodes.iter().map(find).collect::<Vec<_>>().to_bytes(), None))
@@ -251,6 +263,19 @@ impl Fake {
                 let mut references = self.references.borrow_mut();
                 references.extend(&r.take);
                 references.retain(|inode| !r.drop.contains(inode));
+                Ok((Vec::new(), None))
+            }
+            AnyRequest::LeasePoll(r) => {
+                let incarnation = self.incarnation.get();
+                let quiet = LeasePollReply { incarnation, revocations: Vec::new() };
+                Ok((self.poll(target, r).unwrap_or(quiet).to_bytes(), None))
+            }
+            AnyRequest::LeaseRelease(r) => {
+                self.revocations.borrow_mut().retain(|asked| {
+                    !r.releases
+                        .iter()
+                        .any(|(inode, lease)| *inode == asked.inode && lease.contains(asked.lease))
+                });
                 Ok((Vec::new(), None))
             }
             AnyRequest::Sync(_) | AnyRequest::SessionRenew(_) | AnyRequest::SessionClose(_) => {
@@ -312,14 +337,47 @@ impl Fake {
             Some(name) => {
                 let nodes = self.nodes.borrow();
                 let node = nodes.get(&request.directory).ok_or(Errno::ENOENT)?;
-                *node.names.get(name).ok_or(Errno::ENOENT)?
+                match node.names.get(name) {
+                    Some(found) => *found,
+                    None => return self.missing(request.lease),
+                }
             }
         };
         let attributes = self.near(target, inode);
         if request.open && attributes.is_some() {
             self.references.borrow_mut().insert(inode);
         }
-        Ok((LookupReply { inode, kind, attributes, lease: Lease::NONE }.to_bytes(), None))
+        let lease = self.grant_near(&attributes, request.lease);
+        Ok((LookupReply { inode, kind, attributes, lease }.to_bytes(), None))
+    }
+
+    fn missing(&self, wanted: Lease) -> Answer {
+        let lease = self.grant(wanted.and(Lease::CONTENT));
+        if lease.is_none() {
+            return Err(Errno::ENOENT.into());
+        }
+        let (inode, kind, attributes) = (InodeNumber(0), InodeType::File, None);
+        Ok((LookupReply { inode, kind, attributes, lease }.to_bytes(), None))
+    }
+
+    fn grant(&self, wanted: Lease) -> Lease {
+        wanted.and(self.granted.get())
+    }
+
+    fn grant_near(&self, attributes: &Option<Attributes>, wanted: Lease) -> Lease {
+        if attributes.is_some() { self.grant(wanted) } else { Lease::NONE }
+    }
+
+    /// What a poll is told, if it need not wait.
+    fn poll(&self, target: TargetId, request: &LeasePoll) -> Option<LeasePollReply> {
+        let incarnation = self.incarnation.get();
+        let revocations = self.revocations.borrow();
+        let asked = revocations
+            .iter()
+            .filter(|asked| self.map.home(asked.inode) == target && asked.number > request.after);
+        let revocations: Vec<_> = asked.cloned().collect();
+        let is_due = incarnation != request.incarnation || !revocations.is_empty();
+        is_due.then_some(LeasePollReply { incarnation, revocations })
     }
 
     fn create(&self, target: TargetId, request: &MetadataCreate) -> Answer {
@@ -330,11 +388,9 @@ impl Fake {
             }
             self.references.borrow_mut().insert(inode);
             let attributes = self.near(target, inode);
-            return Ok((
-                CreateReply { inode, kind, created: false, attributes, lease: Lease::NONE }
-                    .to_bytes(),
-                None,
-            ));
+            let lease = self.grant_near(&attributes, request.lease);
+            let reply = CreateReply { inode, kind, created: false, attributes, lease };
+            return Ok((reply.to_bytes(), None));
         }
         let field = match request.kind {
             InodeType::Directory => directory_field(request.directory, request.name.as_bytes()),
@@ -352,10 +408,8 @@ impl Fake {
             self.references.borrow_mut().insert(inode);
         }
         let attributes = self.near(target, inode);
-        Ok((
-            CreateReply { inode, kind, created: true, attributes, lease: Lease::NONE }.to_bytes(),
-            None,
-        ))
+        let lease = self.grant_near(&attributes, request.lease);
+        Ok((CreateReply { inode, kind, created: true, attributes, lease }.to_bytes(), None))
     }
 
     fn page(&self, target: TargetId, request: &ReadDirectory) -> Answer {
@@ -374,7 +428,10 @@ impl Fake {
                 kind: *kind,
                 attributes: (self.map.home(*inode) == target)
                     .then(|| nodes[inode].attributes.clone()),
-                lease: Lease::NONE,
+                lease: match self.map.home(*inode) == target {
+                    true => self.grant(request.lease),
+                    false => Lease::NONE,
+                },
             })
             .filter(|item| item.cookie > request.after)
             .collect();
@@ -393,7 +450,7 @@ fn opcode(request: &AnyRequest) -> u16 {
     }
     opcodes!(MetadataLookup MetadataCreate MetadataDelete MetadataUpdate AttributesGet HeadRead
         HeadWrite Reserve Extend DiscardTail Append ChunkRead ChunkWrite Sync References
-        SessionRenew SessionClose ReadDirectory)
+        SessionRenew SessionClose ReadDirectory LeasePoll LeaseRelease)
 }
 
 /// One target of the fake.
@@ -414,6 +471,14 @@ impl Service for Target {
             let delay = self.fake.delays.borrow().get(&opcode(&call.request)).copied();
             if let Some(delay) = delay {
                 self.platform.sleep(delay).await;
+            }
+            if let AnyRequest::LeasePoll(poll) = &call.request {
+                for _ in 0..100 {
+                    if self.fake.poll(self.id, poll).is_some() {
+                        break;
+                    }
+                    self.platform.sleep(Duration::from_millis(10)).await;
+                }
             }
             match self.fake.answer(self.id, call.request, call.bulk.unwrap_or_default()) {
                 Ok((body, bulk)) => {
@@ -454,12 +519,21 @@ fn serve(platform: &Platform, fake: &Rc<Fake>) {
 pub(crate) fn run<T: 'static, F: Future<Output = T> + 'static>(
     body: impl FnOnce(Client, Rc<Fake>, Platform) -> F,
 ) -> T {
+    run_shared(None, |shared, fake, platform| body(shared.client(&platform), fake, platform))
+}
+
+/// Runs `body` on what the clients of a mount of a fresh cluster share.
+pub(crate) fn run_shared<T: 'static, F: Future<Output = T> + 'static>(
+    cache_inodes: Option<usize>,
+    body: impl FnOnce(SharedClient, Rc<Fake>, Platform) -> F,
+) -> T {
     let simulation = Simulation::new(7, Default::default());
     let fake = Fake::new();
     serve(&simulation.platform(SERVER), &fake);
     let platform = simulation.platform(CLIENT);
-    let client = Client::new(&platform, fake.map.clone(), key(), ClientOptions::default());
-    let body = body(client, fake, platform.clone());
+    let (map, options) = (fake.map.clone(), ClientOptions::default());
+    let shared = SharedClient::new(&platform, map, key(), options, cache_inodes);
+    let body = body(shared, fake, platform.clone());
     let result = Rc::new(RefCell::new(None));
     let slot = result.clone();
     platform.spawn(async move {

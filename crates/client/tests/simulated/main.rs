@@ -3,5 +3,6 @@
 
 mod content;
 mod fake;
+mod leases;
 mod names;
 mod opening;
