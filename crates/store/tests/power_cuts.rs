@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringfs_platform::{Outcome, SimulationRng, Slice};
 use ringfs_store::{HeadSlot, RangeKind, Record, State, Store, StoreError, StoreOptions};
-use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, SessionId, Timestamp};
+use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, SessionId, Timestamp, XattrName};
 use support::{DIRECTORY, World, file_record, options};
 
 const SESSION: SessionId = SessionId(9);
@@ -81,6 +81,7 @@ impl Worker {
                     self.store.allocate(RangeKind::Operation).await?;
                 }
                 16 if self.random.below(8) == 0 => self.store.snapshot().await?,
+                17 => self.change_xattr(),
                 _ => self.sync().await?,
             }
         }
@@ -193,6 +194,17 @@ impl Worker {
         self.commit(vec![Record::DeleteInode { inode }]);
     }
 
+    fn change_xattr(&mut self) {
+        let Some(inode) = self.pick() else { return };
+        let name = format!("user.{}", self.random.below(3));
+        let name = XattrName::new(name.as_bytes()).expect("a valid name");
+        let value = vec![tag(inode, 1); self.random.below(3000) as usize];
+        self.commit(vec![match self.random.below(4) {
+            0 => Record::DeleteXattr { inode, name },
+            _ => Record::PutXattr { inode, name, value },
+        }]);
+    }
+
     async fn write_chunk(&mut self) -> Result<(), StoreError> {
         let Some(inode) = self.pick() else { return Ok(()) };
         let offset = self.random.below(u64::from(CHUNK) * 2000);
@@ -238,6 +250,7 @@ async fn check(store: &Store, journal: &Shared, power: bool) {
             files.map(|(_, inode)| (**inode).clone()).collect::<Vec<_>>()
         };
         assert_eq!(files(&state), files(&expected), "a prefix of the groups");
+        assert_eq!(state.xattrs, expected.xattrs, "a prefix of the groups");
         let slots: Vec<HeadSlot> = state.inodes.values().filter_map(|inode| inode.head).collect();
         let mut unique = slots.clone();
         unique.sort();
