@@ -6,7 +6,7 @@ use ringfs_wire::{
     Status, Timestamp, Wire, XattrName,
 };
 
-use crate::target::{Answer, Caller, Target};
+use crate::target::{Answer, Caller, Target, reply};
 
 /// setgid: entries of such a directory inherit its group.
 const SETGID: u32 = 0o2000;
@@ -61,23 +61,24 @@ impl Target {
         let inode = namespace::new_inode(number, kind, heritage.permissions, directory, now);
         let mut inode = inode.without_name();
         inode.attributes.chunk_size = heritage.chunk_size;
-        let answer = CreateReply {
+        let mut answer = CreateReply {
             inode: number,
             kind,
             created: true,
             attributes: Some(inode.attributes.clone()),
             lease: Lease::NONE,
-        }
-        .to_bytes();
+        };
         let mut tx = self.store.transaction();
         tx.put(Record::PutInode { inode });
         heritage.put_xattrs(&mut tx, number);
-        self.record_reply(&mut tx, caller, &answer);
+        // Kept without a lease: when it is repeated, that may be gone.
+        self.record_reply(&mut tx, caller, &answer.to_bytes());
         tx.commit();
         self.sessions.reference(caller.session, number);
         // A session that has ended meanwhile keeps nothing.
         self.reap(number);
-        Ok((answer, None))
+        answer.lease = self.grant(caller.session, number, request.lease.without(Lease::NAMES));
+        reply(&answer)
     }
 }
 

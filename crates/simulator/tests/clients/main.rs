@@ -2,4 +2,5 @@
 //! what to do, where the swarm of seeds would seldom get.
 
 mod holes;
+mod inodes;
 mod world;
