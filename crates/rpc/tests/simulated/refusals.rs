@@ -113,7 +113,7 @@ fn bytes_that_are_no_handshake_are_turned_away() {
         bytes[at] = value;
         bytes
     };
-    send_raw(changed(4, 2), "protocol version");
+    send_raw(changed(4, 0xff), "protocol version");
     send_raw(changed(70, 0xff), "too large");
     send_raw(changed(90, 0xee), "damaged");
     let wrong_opcode: [u8; 133] = {
