@@ -24,6 +24,9 @@ use crate::worker::{Message, MountState, Worker};
 
 /// How long an unmount waits for processes that still use the mount.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of a mount waits for the servers to take the leases back. Without them the
+/// leases expire.
+const LEASES_PATIENCE: Duration = Duration::from_secs(3);
 /// Messages to one worker that may wait.
 const MESSAGES_MAX: usize = 1_024;
 
@@ -56,6 +59,8 @@ pub struct Mounted {
     shared: SharedClient,
     /// One message from each worker, when it has ended.
     ended: MailboxReceiver<Result<(), String>>,
+    /// Closes when the leases have been given back.
+    leases_ended: MailboxReceiver<()>,
     workers: usize,
 }
 
@@ -80,8 +85,9 @@ pub async fn mount(platform: &Platform, options: MountOptions) -> Result<Mounted
     };
     let mount = platform.mount_fuse(&request).await?;
     match start(platform, &mount, &shared, &options, workers).await {
-        Ok((state, ended)) => {
-            Ok(Mounted { platform: platform.clone(), mount, state, shared, ended, workers })
+        Ok(Started { state, ended, leases_ended }) => {
+            let platform = platform.clone();
+            Ok(Mounted { platform, mount, state, shared, ended, leases_ended, workers })
         }
         Err(error) => {
             shared.end();
@@ -102,7 +108,12 @@ async fn check_cluster(client: &Client) -> Result<(), MountError> {
     Ok(())
 }
 
-type Started = (Arc<MountState>, MailboxReceiver<Result<(), String>>);
+/// What runs.
+struct Started {
+    state: Arc<MountState>,
+    ended: MailboxReceiver<Result<(), String>>,
+    leases_ended: MailboxReceiver<()>,
+}
 
 /// Agrees with the kernel and starts the workers.
 async fn start(
@@ -139,16 +150,18 @@ async fn start(
             })
         });
     }
+    let (lease_end, leases_ended) = mailbox(1);
     if options.caching {
         let (shared, state, notifier) = (shared.clone(), state.clone(), mount.notifier());
         platform.start_shard("mount-leases", move |platform| {
             Box::pin(async move {
                 let revocations = Rc::new(KernelRevocations::new(state, notifier));
                 shared.keep_leases(&platform, revocations).await;
+                lease_end.close();
             })
         });
     }
-    Ok((state, ended))
+    Ok(Started { state, ended, leases_ended })
 }
 
 impl Mounted {
@@ -163,6 +176,8 @@ impl Mounted {
             }
         }
         self.shared.end();
+        // The mailbox closes without a message.
+        let _ = self.platform.timeout(LEASES_PATIENCE, self.leases_ended.receive()).await;
         result
     }
 

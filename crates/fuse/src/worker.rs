@@ -31,6 +31,9 @@ use crate::revocation::Promises;
 /// Requests up to this length are moved out of their large receive buffer.
 const SMALL_REQUEST_MAX: usize = 8 << 10;
 
+/// How long a worker that ends waits for the servers to close its session.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What one worker tells another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Message {
@@ -116,8 +119,11 @@ impl Worker {
             }
         };
         self.files.borrow_mut().clear();
-        if let Err(error) = self.client.clone().close().await {
-            tracing::warn!(%error, "the session is left to expire");
+        let closing = self.client.clone().close();
+        match self.platform.timeout(CLOSE_PATIENCE, closing).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, "the session is left to expire"),
+            None => tracing::warn!("the servers do not answer; the session is left to expire"),
         }
         result
     }
