@@ -18,7 +18,7 @@ use futures_util::future::{Either, join_all, select};
 use ringfs_client::{Client, OpenFile, OpenMode, SpaceUsage};
 use ringfs_platform::fuse::{FuseChannel, FuseNotifier};
 use ringfs_platform::{Buffer, MailboxReceiver, MailboxSender, Platform, Slice};
-use ringfs_wire::Errno;
+use ringfs_wire::{Errno, InodeNumber};
 
 use crate::abi::{self, Abi, InHeader, Operation, Reply, Request};
 use crate::connection::{Agreement, REQUEST_LEN_MAX};
@@ -190,10 +190,19 @@ impl Worker {
         self.reply(head, bulk).await;
         drop(passage);
         if let Some(inode) = unleased {
-            let message = abi::notify_invalidate_inode(inode.0, true);
-            if let Err(error) = self.notifier.notify(message).await {
-                tracing::debug!(%error, "the kernel did not take a notify");
-            }
+            self.notify(abi::notify_invalidate_inode(inode.0, true)).await;
+        }
+    }
+
+    /// Has the kernel ask for the attributes of an inode again: after changes that it did not ask
+    /// for. Must not be awaited by what holds up pages.
+    pub(crate) async fn drop_attributes(&self, inode: InodeNumber) {
+        self.notify(abi::notify_invalidate_inode(inode.0, false)).await;
+    }
+
+    async fn notify(&self, message: Vec<u8>) {
+        if let Err(error) = self.notifier.notify(message).await {
+            tracing::debug!(%error, "the kernel did not take a notify");
         }
     }
 

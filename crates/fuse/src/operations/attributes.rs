@@ -1,6 +1,5 @@
 //! Attributes: reading and changing them.
 
-use ringfs_client::Leased;
 use ringfs_wire::{AttributeChanges, InodeNumber, Timestamp};
 
 use crate::abi::{SetAttrIn, fattr, mode};
@@ -22,9 +21,8 @@ impl Worker {
 
     pub(crate) async fn set_attributes(&self, inode: InodeNumber, wanted: &SetAttrIn) -> Outcome {
         let changes = self.changes(wanted);
-        let changed = self.client.update(inode, changes).await.map_err(gone_is_stale)?;
-        // The kernel asks again, under a lease, when it wants to know for longer.
-        Ok(Answer::Attributes(Leased::unleased(changed)))
+        let changed = self.client.update_leased(inode, changes).await.map_err(gone_is_stale)?;
+        Ok(Answer::Attributes(changed))
     }
 
     fn changes(&self, wanted: &SetAttrIn) -> AttributeChanges {

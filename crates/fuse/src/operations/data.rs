@@ -105,6 +105,7 @@ impl Worker {
         let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
         self.client.update(inode, changes).await.map_err(gone_is_stale)?;
         self.mount.handles.note_killed_privileges(handle);
+        self.drop_attributes(inode).await;
         Ok(())
     }
 

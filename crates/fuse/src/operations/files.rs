@@ -68,7 +68,11 @@ impl Worker {
     async fn cut(&self, inode: InodeNumber, open_flags: u32) -> Result<Attributes, Failure> {
         let kill_privileges = open_flags & OPEN_KILL_SUIDGID != 0;
         let changes = AttributeChanges { size: Some(0), kill_privileges, ..Default::default() };
-        self.client.update(inode, changes).await.map_err(gone_is_stale)
+        let cut = self.client.update(inode, changes).await.map_err(gone_is_stale)?;
+        if kill_privileges {
+            self.drop_attributes(inode).await;
+        }
+        Ok(cut)
     }
 
     /// Enters an open file and decides how the kernel is to treat it.
