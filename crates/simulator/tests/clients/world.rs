@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_client::{Client, ClientOptions};
+use ringfs_client::{Client, ClientOptions, SharedClient};
 use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
 use ringfs_platform::{Outcome, Platform, SimulatedNode, Simulation, SimulationOptions};
 use ringfs_rpc::ClusterKey;
@@ -91,6 +91,13 @@ impl World {
     pub(crate) fn client(&self, machine: u32) -> Client {
         let options = ClientOptions::default();
         Client::new(&self.platform(machine), self.map.clone(), self.key.clone(), options)
+    }
+
+    /// What the clients of a mount on a machine share; it caches about `inodes` inodes.
+    pub(crate) fn shared(&self, machine: u32, inodes: usize) -> SharedClient {
+        let (map, key) = (self.map.clone(), self.key.clone());
+        let options = ClientOptions::default();
+        SharedClient::new(&self.platform(machine), map, key, options, Some(inodes))
     }
 }
 
