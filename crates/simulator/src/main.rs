@@ -153,7 +153,7 @@ impl Totals {
         println!(
             "per seed: {:.1} operations ({:.2} of unknown outcome), {:.2} server kills, {:.2} power \
              cuts, {:.2} client kills, {:.2} connections broken, {:.2} partitions, {:.1} virtual \
-             seconds; {} rounds undecided",
+             seconds; {} rounds undecided; {:.1} calls answered by kernels",
             per_seed(figures.operations),
             per_seed(figures.unknown),
             per_seed(figures.kills),
@@ -163,6 +163,7 @@ impl Totals {
             per_seed(figures.partitions),
             per_seed(figures.virtual_ms) / 1000.0,
             figures.undecided,
+            per_seed(figures.cache_hits),
         );
         match (arguments.mutation.map(name), self.failures.first()) {
             (Some(mutation), Some(seed)) => {

@@ -22,7 +22,9 @@ use crate::actor::{Actor, Shared};
 use crate::audit;
 use crate::checker::{Checker, Verdict};
 use crate::cluster::Cluster;
+use crate::door::{Door, MountDoor, RawDoor};
 use crate::durability::{self, Cut, Found};
+use crate::mounts::Mounts;
 use crate::mutation::Mutation;
 use crate::operation::{Event, Operation, Outcome, Reply};
 use crate::workload::{Knowledge, Swarm};
@@ -67,6 +69,8 @@ pub struct Figures {
     pub unknown: u64,
     /// Rounds with too many possible orders to be decided.
     pub undecided: u64,
+    /// Calls that kernels above mounts answered from what they remembered.
+    pub cache_hits: u64,
     /// Virtual time, in milliseconds.
     pub virtual_ms: u64,
 }
@@ -99,6 +103,7 @@ struct Run {
     shared: Rc<Shared>,
     cluster: Cluster,
     actors: Vec<Rc<Actor>>,
+    mounts: Mounts,
     checker: Option<Checker>,
     figures: Figures,
     history: String,
@@ -147,6 +152,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         shared,
         cluster,
         actors: Vec::new(),
+        mounts: Mounts::default(),
         checker: check.then(Checker::new),
         figures: Figures::default(),
         history: format!("seed {seed}: {swarm:?}\n"),
@@ -159,6 +165,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         Ok(result) => result.err(),
         Err(panic) => return run.abandon(&panic),
     };
+    run.figures.cache_hits = run.mounts.hits();
     run.figures.virtual_ms = run.shared.simulation.now().as_millis() as u64;
     // Clients go before the world they live in.
     run.actors.iter().for_each(|actor| actor.die(&run.shared, "the run is over"));
@@ -213,7 +220,7 @@ impl Run {
                 (index == 1 && self.shared.swarm.shares_machine).then(|| self.actors[0].node.get());
             let node = shared_node.unwrap_or_else(|| self.new_machine());
             let actor = Actor::new(index, node);
-            self.start_client(&actor);
+            self.start_client(&actor)?;
             self.actors.push(actor);
         }
         self.shared.simulation.set_faults(self.shared.swarm.faults);
@@ -233,12 +240,21 @@ impl Run {
         self.shared.simulation.skew_wall(node, offset);
     }
 
-    fn start_client(&self, actor: &Actor) {
-        let platform = self.shared.simulation.platform(actor.node.get());
-        let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
-        let client = Client::new(&platform, map, key, ClientOptions::default());
-        *actor.client.borrow_mut() = Some(client);
+    fn start_client(&mut self, actor: &Actor) -> Result<(), String> {
+        let node = actor.node.get();
+        let platform = self.shared.simulation.platform(node);
+        let is_mounted = self.shared.swarm.mounted.get(actor.index).copied().unwrap_or_default();
+        let door = if is_mounted {
+            let kernel = self.mounts.kernel(&self.shared, &self.cluster, node)?;
+            Door::Mount(MountDoor::new(&platform, &kernel))
+        } else {
+            let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
+            let client = Client::new(&platform, map, key, ClientOptions::default());
+            Door::Raw(RawDoor::new(client))
+        };
+        *actor.door.borrow_mut() = Some(Rc::new(door));
         actor.has_expired.set(false);
+        Ok(())
     }
 
     fn wait_for_servers(&mut self) -> Result<(), String> {
@@ -283,8 +299,8 @@ impl Run {
         }
         self.take_events();
         self.check_round()?;
-        self.renew_clients();
-        Ok(())
+        self.mounts.check()?;
+        self.renew_clients()
     }
 
     fn explain_standstill(&mut self) -> String {
@@ -377,6 +393,7 @@ impl Run {
         for actor in dead {
             actor.die(&self.shared, "the client was killed");
         }
+        self.mounts.note_dead(node);
         self.figures.client_kills += 1;
         self.is_troubled = true;
     }
@@ -446,17 +463,18 @@ impl Run {
     }
 
     /// Clients that died or lost their session start over.
-    fn renew_clients(&mut self) {
+    fn renew_clients(&mut self) -> Result<(), String> {
         for actor in self.actors.clone() {
-            let is_dead = actor.client.borrow().is_none();
+            let is_dead = actor.door.borrow().is_none();
             if actor.has_expired.get() && !is_dead {
                 actor.die(&self.shared, "the session expired");
                 self.is_troubled = true;
             }
             if is_dead || actor.has_expired.get() {
-                self.start_client(&actor);
+                self.start_client(&actor)?;
             }
         }
+        Ok(())
     }
 
     /// Leaves the world in peace until nothing of what happened is still under way.
@@ -517,7 +535,7 @@ impl Run {
         let renewed = self.shared.knowledge.borrow().renewed();
         *self.shared.knowledge.borrow_mut() = renewed;
         let walker = Actor::new(self.actors.len(), WALKER_NODE);
-        self.start_client(&walker);
+        self.start_client(&walker)?;
         walker.is_busy.set(true);
         let platform = self.shared.simulation.platform(WALKER_NODE);
         platform.spawn(walk_tree(walker.clone(), self.shared.clone()));
@@ -536,13 +554,15 @@ impl Run {
         self.shared.simulation.set_faults(Faults::default());
         for actor in &self.actors {
             actor.drop_handles();
-            let client = actor.client.take();
-            if let Some(client) = client {
-                let platform = self.shared.simulation.platform(actor.node.get());
+            let door = actor.door.take();
+            if let Some(Door::Raw(door)) = door.and_then(Rc::into_inner) {
+                let (client, node) = (door.into_client(), actor.node.get());
                 // One that cannot say good-bye is forgotten with its session.
+                let platform = self.shared.simulation.platform(node);
                 platform.spawn(async move { drop(client.close().await) });
             }
         }
+        self.mounts.unmount_all();
         let simulation = &self.shared.simulation;
         simulation.run_until(|| false, REST_AFTER_TROUBLE);
         let auditor = simulation.platform(WALKER_NODE);
@@ -603,6 +623,7 @@ impl Figures {
         self.partitions += other.partitions;
         self.unknown += other.unknown;
         self.undecided += other.undecided;
+        self.cache_hits += other.cache_hits;
         self.virtual_ms += other.virtual_ms;
     }
 }

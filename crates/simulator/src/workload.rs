@@ -92,6 +92,8 @@ pub(crate) struct Swarm {
     pub(crate) clients: usize,
     /// The first two clients run on one machine.
     pub(crate) shares_machine: bool,
+    /// Which clients are programs above a mount. Those of one machine share its mount.
+    pub(crate) mounted: Vec<bool>,
     pub(crate) chunk_size: u32,
     pub(crate) rounds: u64,
     /// Operations of one client in one round, at most.
@@ -145,10 +147,13 @@ impl Swarm {
             disk_latency_max: Duration::from_micros(rng.below(2_000)),
             ..Faults::default()
         };
+        let clients = 2 + rng.below(3) as usize;
+        let share = [0, 500, 1_000][rng.below(3) as usize];
         Self {
             nodes,
             targets_per_node,
-            clients: 2 + rng.below(3) as usize,
+            clients,
+            mounted: (0..clients).map(|_| rng.chance(share)).collect(),
             shares_machine: rng.chance(200),
             chunk_size: (64 << 10) << rng.below(2),
             rounds: 10 + rng.below(15),

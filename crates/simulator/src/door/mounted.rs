@@ -1,0 +1,218 @@
+//! A program above a mount: operations as system calls of the simulated kernel.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ringfs_platform::Platform;
+use ringfs_wire::{Errno, InodeNumber, InodeType};
+
+use super::Trouble;
+use crate::content;
+use crate::kernel::{Attr, Change, File, Kernel, NOT_CONNECTED};
+use crate::operation::{Label, Listed, Operation, Place, Reply, Shown, symlink_target};
+
+/// Permission bits of a mode.
+const PERMISSIONS: u32 = 0o7777;
+/// Type of a directory in a directory entry.
+const DIRECTORY: u32 = 4;
+/// Type of a symlink there.
+const SYMLINK: u32 = 10;
+
+/// A mount's kernel side and what the program has open.
+pub(crate) struct MountDoor {
+    platform: Platform,
+    kernel: Rc<Kernel>,
+    handles: RefCell<BTreeMap<InodeNumber, File>>,
+}
+
+impl MountDoor {
+    pub(crate) fn new(platform: &Platform, kernel: &Rc<Kernel>) -> Self {
+        let (platform, kernel) = (platform.clone(), kernel.clone());
+        Self { platform, kernel, handles: RefCell::default() }
+    }
+
+    /// Inodes it has open.
+    pub(crate) fn held(&self) -> Vec<InodeNumber> {
+        self.handles.borrow().keys().copied().collect()
+    }
+
+    /// Closes everything without waiting for it.
+    pub(crate) fn drop_handles(&self) {
+        for file in self.handles.take().into_values() {
+            let kernel = self.kernel.clone();
+            self.platform.spawn(async move {
+                // A mount that is gone has closed it already.
+                let _ = kernel.close(file).await;
+            });
+        }
+    }
+
+    fn handle(&self, inode: InodeNumber) -> Result<File, Errno> {
+        self.handles.borrow().get(&inode).copied().ok_or(Errno::EBADF)
+    }
+
+    async fn keep(&self, file: File) -> Result<(), Errno> {
+        let old = self.handles.borrow_mut().insert(file.inode, file);
+        match old {
+            Some(old) => self.kernel.close(old).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Carries out one operation.
+    pub(crate) async fn perform(&self, operation: &Operation) -> Result<Reply, Trouble> {
+        let result = match self.perform_on_names(operation).await {
+            None => self.perform_on_inode(operation).await,
+            Some(result) => result,
+        };
+        let is_held = operation.inode().is_some_and(|i| self.handles.borrow().contains_key(&i));
+        result.map_err(|errno| match errno {
+            Errno::EIO => Trouble::Unknown("I/O error".to_owned()),
+            NOT_CONNECTED => Trouble::Unknown("the mount is gone".to_owned()),
+            // The mount lost its session, and with it what was open.
+            Errno::ESTALE if is_held => {
+                self.drop_handles();
+                Trouble::Unknown("stale handle".to_owned())
+            }
+            errno => Trouble::Failed(errno),
+        })
+    }
+
+    async fn perform_on_names(&self, operation: &Operation) -> Option<Result<Reply, Errno>> {
+        let kernel = &self.kernel;
+        let done = |result: Result<(), Errno>| result.map(|()| Reply::Nothing);
+        Some(match *operation {
+            Operation::Lookup { place } => shown(kernel.stat_name(at(place, &spell(place))).await),
+            Operation::Create { place, exclusive, mode } => {
+                self.create(place, exclusive, mode).await
+            }
+            Operation::MakeDirectory { place, mode } => {
+                shown(kernel.make_directory(at(place, &spell(place)), mode).await)
+            }
+            Operation::Symlink { place, tag } => {
+                shown(kernel.symlink(at(place, &spell(place)), &symlink_target(tag)).await)
+            }
+            Operation::Unlink { place } => {
+                done(kernel.remove(at(place, &spell(place)), false).await)
+            }
+            Operation::RemoveDirectory { place } => {
+                done(kernel.remove(at(place, &spell(place)), true).await)
+            }
+            Operation::Link { inode, place } => {
+                done(kernel.link(inode, at(place, &spell(place))).await)
+            }
+            Operation::Rename { from, to, no_replace } => {
+                let (old, new) = (spell(from), spell(to));
+                done(kernel.rename(at(from, &old), at(to, &new), no_replace).await)
+            }
+            Operation::ReadDirectory { directory } => self.list(directory).await,
+            Operation::SyncDirectory { directory } => done(kernel.sync_directory(directory).await),
+            Operation::SyncAll => done(kernel.sync_all().await),
+            _ => return None,
+        })
+    }
+
+    async fn perform_on_inode(&self, operation: &Operation) -> Result<Reply, Errno> {
+        let kernel = &self.kernel;
+        match *operation {
+            Operation::ReadLink { inode } => Ok(Reply::Target(kernel.read_link(inode).await?)),
+            Operation::Stat { inode } => shown(kernel.attr(inode).await),
+            Operation::Chmod { inode, mode } => {
+                let change = Change { mode: Some(mode), ..Change::default() };
+                shown(kernel.change(inode, change).await)
+            }
+            Operation::SetTimes { inode, accessed, modified } => {
+                let change = Change { times: Some((accessed, modified)), ..Change::default() };
+                shown(kernel.change(inode, change).await)
+            }
+            Operation::Open { inode } => {
+                let file = kernel.open(inode).await?;
+                self.keep(file).await?;
+                Ok(Reply::Nothing)
+            }
+            Operation::Close { inode } => {
+                let file = self.handles.borrow_mut().remove(&inode);
+                if let Some(file) = file {
+                    kernel.close(file).await?;
+                }
+                Ok(Reply::Nothing)
+            }
+            Operation::Truncate { inode, size } => {
+                let file = self.handle(inode).ok();
+                let change = Change { size: Some(size), file, ..Change::default() };
+                shown(kernel.change(inode, change).await)
+            }
+            Operation::Read { inode, offset, len } => {
+                let file = self.handle(inode)?;
+                Ok(Reply::Data(kernel.read(file, offset, len).await?.into()))
+            }
+            Operation::Write { inode, offset, len, tag } => {
+                let file = self.handle(inode)?;
+                kernel.write(file, offset, &data(tag, offset, len)).await?;
+                Ok(Reply::Nothing)
+            }
+            Operation::Append { inode, len, tag } => {
+                self.handle(inode)?;
+                // The bytes must not depend on where they land, which nobody is told.
+                kernel.append(inode, &data(tag, 0, len)).await?;
+                Ok(Reply::Nothing)
+            }
+            Operation::SyncFile { inode } => {
+                kernel.sync(self.handle(inode)?).await?;
+                Ok(Reply::Nothing)
+            }
+            _ => unreachable!("an operation on names"),
+        }
+    }
+
+    async fn create(&self, place: Place, exclusive: bool, mode: u32) -> Result<Reply, Errno> {
+        let name = spell(place);
+        let (file, attr) = self.kernel.create(at(place, &name), mode, exclusive).await?;
+        self.keep(file).await?;
+        shown(Ok(attr))
+    }
+
+    async fn list(&self, directory: InodeNumber) -> Result<Reply, Errno> {
+        let entries = self.kernel.list(directory).await?;
+        let listed = entries.iter().filter_map(|entry| {
+            let name = ringfs_wire::Name::new(&entry.name).ok()?;
+            let kind = match entry.kind {
+                DIRECTORY => InodeType::Directory,
+                SYMLINK => InodeType::Symlink,
+                _ => InodeType::File,
+            };
+            Some(Listed { label: Label::parse(&name)?, inode: entry.inode, kind })
+        });
+        let mut listed: Vec<Listed> = listed.collect();
+        listed.sort_unstable();
+        Ok(Reply::Entries(listed))
+    }
+}
+
+fn spell(place: Place) -> Vec<u8> {
+    place.label.name().as_bytes().to_vec()
+}
+
+fn at(place: Place, name: &[u8]) -> (InodeNumber, &[u8]) {
+    (place.directory, name)
+}
+
+fn data(tag: content::Tag, offset: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    content::fill(tag, offset, &mut bytes);
+    bytes
+}
+
+fn shown(attr: Result<Attr, Errno>) -> Result<Reply, Errno> {
+    let attr = attr?;
+    Ok(Reply::Attributes(Shown {
+        inode: attr.inode,
+        kind: attr.kind(),
+        mode: attr.mode & PERMISSIONS,
+        links: attr.links,
+        size: attr.size,
+        accessed: attr.accessed,
+        modified: attr.modified,
+    }))
+}

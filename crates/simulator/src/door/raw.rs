@@ -1,0 +1,192 @@
+//! A client of the cluster as a library: operations straight on a `Client`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use ringfs_client::{Client, ClientError, OpenFile};
+use ringfs_platform::{Buffer, Slice};
+use ringfs_wire::{
+    AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, RenameMode, Timestamp,
+};
+
+use crate::content;
+use crate::operation::{Label, Listed, Operation, Reply, Shown, symlink_target};
+
+/// Entries a page of a directory holds: all of them, because several pages are not one moment.
+const PAGE_LIMIT: u32 = 64;
+
+/// A client and what it has open.
+pub(crate) struct RawDoor {
+    client: Client,
+    handles: RefCell<BTreeMap<InodeNumber, OpenFile>>,
+}
+
+impl RawDoor {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, handles: RefCell::default() }
+    }
+
+    /// The client; its files are closed.
+    pub(crate) fn into_client(self) -> Client {
+        self.client
+    }
+
+    /// Inodes it has open.
+    pub(crate) fn held(&self) -> Vec<InodeNumber> {
+        self.handles.borrow().keys().copied().collect()
+    }
+
+    /// Closes everything without waiting for it.
+    pub(crate) fn drop_handles(&self) {
+        let handles = self.handles.take();
+        drop(handles);
+    }
+
+    fn handle(&self, inode: InodeNumber) -> Result<OpenFile, ClientError> {
+        let handle = self.handles.borrow().get(&inode).cloned();
+        handle.ok_or(ClientError::from(Errno::EBADF))
+    }
+
+    fn keep(&self, file: OpenFile) {
+        let old = self.handles.borrow_mut().insert(file.inode(), file);
+        drop(old);
+    }
+
+    /// Carries out one operation.
+    pub(crate) async fn perform(&self, operation: &Operation) -> Result<Reply, ClientError> {
+        let client = self.client.clone();
+        let shown = |attributes: Attributes| Reply::Attributes(Shown::from(&attributes));
+        Ok(match *operation {
+            Operation::Lookup { place } => {
+                shown(client.lookup(place.directory, &place.label.name()).await?)
+            }
+            Operation::Create { place, exclusive, mode } => {
+                let name = place.label.name();
+                let file =
+                    client.create(place.directory, &name, permissions(mode), exclusive).await?;
+                let is_new = !self.handles.borrow().contains_key(&file.inode());
+                // A handle shared with an older one may know more than this reply said.
+                let attributes = if is_new { file.attributes() } else { file.refresh().await? };
+                self.keep(file);
+                shown(attributes)
+            }
+            Operation::MakeDirectory { place, mode } => {
+                let name = place.label.name();
+                shown(client.mkdir(place.directory, &name, permissions(mode)).await?)
+            }
+            Operation::Symlink { place, tag } => {
+                let (name, target) = (place.label.name(), symlink_target(tag));
+                let permissions = permissions(0o777);
+                shown(client.symlink(place.directory, &name, &target, permissions).await?)
+            }
+            Operation::Unlink { place } => {
+                client.unlink(place.directory, &place.label.name()).await?;
+                Reply::Nothing
+            }
+            Operation::RemoveDirectory { place } => {
+                client.rmdir(place.directory, &place.label.name()).await?;
+                Reply::Nothing
+            }
+            Operation::Link { inode, place } => {
+                client.link(inode, place.directory, &place.label.name()).await?;
+                Reply::Nothing
+            }
+            Operation::Rename { from, to, no_replace } => {
+                let (old, new) = (from.label.name(), to.label.name());
+                let mode = if no_replace { RenameMode::NoReplace } else { RenameMode::Replace };
+                client.rename(from.directory, &old, to.directory, &new, mode).await?;
+                Reply::Nothing
+            }
+            Operation::ReadDirectory { directory } => list(&client, directory).await?,
+            Operation::ReadLink { inode } => Reply::Target(client.read_link(inode).await?),
+            Operation::Stat { inode } => shown(client.attributes(inode).await?),
+            Operation::SyncDirectory { directory } => {
+                client.sync(directory).await?;
+                Reply::Nothing
+            }
+            Operation::SyncAll => {
+                client.sync_all().await?;
+                Reply::Nothing
+            }
+            _ => self.perform_on_inode(&client, operation).await?,
+        })
+    }
+
+    async fn perform_on_inode(
+        &self,
+        client: &Client,
+        operation: &Operation,
+    ) -> Result<Reply, ClientError> {
+        let shown = |attributes: Attributes| Reply::Attributes(Shown::from(&attributes));
+        Ok(match *operation {
+            Operation::Chmod { inode, mode } => {
+                let changes = AttributeChanges { mode: Some(mode), ..Default::default() };
+                shown(client.update(inode, changes).await?)
+            }
+            Operation::SetTimes { inode, accessed, modified } => {
+                let at = |seconds: u32| Timestamp { seconds: i64::from(seconds), nanos: 0 };
+                let (accessed, modified) = (Some(at(accessed)), Some(at(modified)));
+                let changes = AttributeChanges { accessed, modified, ..Default::default() };
+                shown(client.update(inode, changes).await?)
+            }
+            Operation::Open { inode } => {
+                let file = client.open(inode).await?;
+                self.keep(file);
+                Reply::Nothing
+            }
+            Operation::Close { inode } => {
+                let file = self.handles.borrow_mut().remove(&inode);
+                if let Some(file) = file {
+                    file.close().await?;
+                }
+                Reply::Nothing
+            }
+            Operation::Truncate { inode, size } => {
+                if let Ok(file) = self.handle(inode) {
+                    file.truncate(size).await?;
+                    return Ok(Reply::Nothing);
+                }
+                shown(client.truncate(inode, size).await?)
+            }
+            Operation::Read { inode, offset, len } => {
+                let data = self.handle(inode)?.read(offset, len as usize).await?;
+                Reply::Data((&data[..]).into())
+            }
+            Operation::Write { inode, offset, len, tag } => {
+                self.handle(inode)?.write(offset, data(tag, offset, len)).await?;
+                Reply::Nothing
+            }
+            Operation::Append { inode, len, tag } => {
+                // The bytes must not depend on where they land.
+                Reply::Offset(self.handle(inode)?.append(data(tag, 0, len)).await?)
+            }
+            Operation::SyncFile { inode } => {
+                self.handle(inode)?.sync().await?;
+                Reply::Nothing
+            }
+            _ => unreachable!("carried out by its caller"),
+        })
+    }
+}
+
+fn permissions(mode: u32) -> FilePermissions {
+    FilePermissions { mode, uid: 0, gid: 0 }
+}
+
+fn data(tag: content::Tag, offset: u64, len: u64) -> Slice {
+    let mut buffer = Buffer::zeroed(len as usize);
+    content::fill(tag, offset, &mut buffer);
+    buffer.freeze()
+}
+
+/// All names of a directory.
+async fn list(client: &Client, directory: InodeNumber) -> Result<Reply, ClientError> {
+    let page = client.read_directory(directory, 0, PAGE_LIMIT).await?;
+    let listed = page.items.iter().filter_map(|item| {
+        let label = Label::parse(&item.name)?;
+        Some(Listed { label, inode: item.inode, kind: item.kind })
+    });
+    let mut listed: Vec<Listed> = listed.collect();
+    listed.sort_unstable();
+    Ok(Reply::Entries(listed))
+}
