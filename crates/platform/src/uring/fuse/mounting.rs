@@ -128,7 +128,7 @@ fn mount_with_helper(request: &MountRequest, directory: &Path) -> Result<OwnedFd
     })?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if reason.contains("/dev/fuse") {
+        if reason.contains("/dev/fuse") && !reason.ends_with("Permission denied") {
             return Err(FuseError::NoDevice(io::Error::other(reason)));
         }
         return Err(FuseError::NotPermitted { directory: directory.to_owned(), reason });
