@@ -76,19 +76,20 @@ impl Client {
         Ok(response.reply)
     }
 
-    /// Space and inodes of the whole cluster. The targets of a node share one local file system,
-    /// so its capacity counts once per node.
+    /// Space and inodes of the whole cluster. Nodes on one machine, which have one host in their
+    /// addresses, are taken to share one local file system: its capacity counts once.
     pub async fn statfs(&self) -> Result<SpaceUsage, ClientError> {
         let map = self.map();
         let targets = map.targets().iter();
         let answers = join_all(targets.map(|entry| async move {
-            self.target_status(entry.id).await.map(|status| (entry.node, status))
+            self.target_status(entry.id).await.map(|status| (entry.id, status))
         }));
         let mut usage = SpaceUsage::default();
-        let mut disks: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+        let mut disks: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for answer in answers.await {
-            let (node, status) = answer?;
-            let disk = disks.entry(node).or_default();
+            let (target, status) = answer?;
+            let node = map.node_of(target).expect("targets come from this map");
+            let disk = disks.entry(host_of(&node.address).to_owned()).or_default();
             *disk = (disk.0.max(status.capacity), disk.1.max(status.available));
             usage.used = usage.used.saturating_add(status.used);
             usage.inodes = usage.inodes.saturating_add(status.inodes);
@@ -133,4 +134,9 @@ impl Client {
         let map = self.map();
         map.node_of(target).map_or(NodeId(0), |node| node.id)
     }
+}
+
+/// The machine in a node's address, without the port.
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
