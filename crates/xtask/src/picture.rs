@@ -21,7 +21,7 @@ const SESSION: &[&str] = &[
     "ringfs up --nodes 2 --targets 2 --mount /tmp/ringfs",
     "cp -a /usr/include /tmp/ringfs",
     "diff -r --no-dereference /usr/include /tmp/ringfs/include && echo same",
-    "ls -C -w 90 /tmp/ringfs/include | head -3",
+    "ls -C -T 0 -w 90 /tmp/ringfs/include | head -3",
     "df -h /tmp/ringfs",
     "ringfs status",
     "ringfs down",
@@ -54,6 +54,8 @@ pub(crate) fn run() -> Outcome {
     if !wiped.is_ok_and(|output| output.status.success()) {
         return Err(Failure::Command("ringfs down --wipe".to_owned()));
     }
+    // Only empty directories are left of it.
+    let _ = std::fs::remove_dir_all(HOME);
     let path = command::root().join(PICTURE);
     std::fs::write(&path, draw(&steps))
         .map_err(|error| Failure::Unreadable(format!("{}: {error}", path.display())))
