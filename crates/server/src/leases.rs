@@ -259,6 +259,13 @@ impl Table {
         asked.chain(claimed).chain(held).fold(Lease::NONE, Lease::or)
     }
 
+    /// Whether every other holder knows of the restart. Its own leases a change spares anyway; and
+    /// a mount may be unable to drop everything before a write of its own is answered.
+    fn awaits_none_but(&self, by: SessionId) -> bool {
+        let own = self.holders.get(&by).is_some_and(|holder| holder.awaited);
+        self.awaited == usize::from(own)
+    }
+
     /// Whether a claim by `by` waits for nobody's part in a conflict.
     fn is_clear(&self, conflict: &Conflict, by: SessionId, number: u64) -> bool {
         let sessions = (conflict.inode, SessionId(0))..=(conflict.inode, SessionId(u64::MAX));
@@ -358,11 +365,8 @@ impl Claim {
     pub(crate) fn is_clear(&self) -> bool {
         let table = self.leases.table.borrow();
         self.conflicts.is_empty()
-            || (self
-                .conflicts
-                .iter()
-                .all(|conflict| table.is_clear(conflict, self.by, self.number))
-                && table.awaited == 0)
+            || (table.awaits_none_but(self.by)
+                && self.conflicts.iter().all(|c| table.is_clear(c, self.by, self.number)))
     }
 
     /// Waits until it is clear; busy when that takes too long.
