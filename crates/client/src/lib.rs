@@ -2,13 +2,14 @@
 //!
 //! Every door to the file system (mount, command line, libraries) goes through [`Client`]. It
 //! names the home of each inode and the owner of each chunk by the cluster map, and holds no
-//! state that others could miss: attributes are cached only beside an open file and are checked
-//! against the home by every read.
+//! state that others could miss: attributes kept beside an open file are checked against the home
+//! by every read. A mount shares one [`SharedClient`] between its threads; what it caches it holds
+//! leases on, and gives up before anybody else's change is acknowledged.
 //!
 //! Invariant: an operation that returned an error with a known outcome changed nothing that a
 //! later operation could see, except bytes of a failed write inside the old size; an operation
-//! that returned success is at the servers. Deliberately absent: caches of names, attributes or
-//! pages across operations, write-behind, and locks.
+//! that returned success is at the servers. Deliberately absent: caches of bytes, write-behind, and
+//! locks.
 #![forbid(unsafe_code)]
 
 mod bounded;
