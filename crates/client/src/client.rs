@@ -23,6 +23,7 @@ use crate::cache::LeaseCache;
 use crate::credentials::Credentials;
 use crate::error::{ClientError, Subject};
 use crate::file::FileState;
+use crate::lock_table::LockTable;
 use crate::session::Session;
 
 /// How often one operation may start over because the ground moved under it.
@@ -68,18 +69,33 @@ pub struct Client {
     pub(crate) credentials: Option<Rc<Credentials>>,
 }
 
+/// What all clients of a process have in common.
+#[derive(Clone, Default)]
+pub(crate) struct Process {
+    /// Who holds its leases and locks; zero for a client that stands alone.
+    pub(crate) holder: SessionId,
+    /// What it caches, if it does.
+    pub(crate) cache: Option<Arc<LeaseCache>>,
+    /// Its file locks.
+    pub(crate) locks: Arc<LockTable>,
+}
+
 /// What all clones of a client share.
 pub(crate) struct Shared {
     pub(crate) platform: Platform,
     pub(crate) options: ClientOptions,
     key: ClusterKey,
-    /// Who holds the leases of the process; zero where nothing is cached.
+    /// Who holds leases and locks of the process; zero where that is the session itself.
     holder: SessionId,
     /// What the process caches under them.
     pub(crate) cache: Option<Arc<LeaseCache>>,
     map: Rc<RefCell<Rc<ClusterMap>>>,
     epoch: Rc<Cell<Epoch>>,
     session: RefCell<Rc<Session>>,
+    /// The file locks of the process.
+    pub(crate) locks: Arc<LockTable>,
+    /// How many wishes for locks wait at homes.
+    pub(crate) parked_locks: Cell<usize>,
     /// Files that somebody has open, so that all handles of a file share one state.
     pub(crate) files: RefCell<BTreeMap<InodeNumber, Weak<FileState>>>,
 }
@@ -92,22 +108,22 @@ impl Client {
         key: ClusterKey,
         options: ClientOptions,
     ) -> Client {
-        Self::caching(platform, map, key, options, None)
+        Self::of_process(platform, map, key, options, Process::default())
     }
 
-    /// A client of a process that caches under the leases of a holder.
-    pub(crate) fn caching(
+    /// One of the clients of a process.
+    pub(crate) fn of_process(
         platform: &Platform,
         map: ClusterMap,
         key: ClusterKey,
         options: ClientOptions,
-        cache: Option<(SessionId, Arc<LeaseCache>)>,
+        process: Process,
     ) -> Client {
-        let (holder, cache) = cache.unzip();
-        let holder = holder.unwrap_or_default();
+        let Process { holder, cache, locks } = process;
         let epoch = Rc::new(Cell::new(map.epoch()));
         let map = Rc::new(RefCell::new(Rc::new(map)));
         let session = Session::new(platform, &key, &map, &epoch, options, ids(platform, holder));
+        session.state_locks(&locks);
         let shared = Shared {
             platform: platform.clone(),
             options,
@@ -117,6 +133,8 @@ impl Client {
             map,
             epoch,
             session: RefCell::new(session),
+            locks,
+            parked_locks: Cell::new(0),
             files: RefCell::default(),
         };
         Client { shared: Rc::new(shared), credentials: None }
@@ -162,6 +180,7 @@ impl Client {
         let (platform, options) = (&shared.platform, shared.options);
         let (key, map, epoch) = (&shared.key, &shared.map, &shared.epoch);
         let fresh = Session::new(platform, key, map, epoch, options, ids(platform, shared.holder));
+        fresh.state_locks(&shared.locks);
         let old = shared.session.replace(fresh);
         old.end();
         // Handles of the old session keep their state alive themselves.

@@ -24,6 +24,8 @@ mod file;
 mod holes;
 mod keeper;
 mod leased;
+mod lock_table;
+mod locks;
 mod metadata;
 mod nameless;
 mod notify;

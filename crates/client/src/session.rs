@@ -5,9 +5,10 @@
 //! to exactly one peer of the session for its whole life, so that no sequence number is ever used
 //! for two requests.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,6 +19,7 @@ use ringfs_wire::{Epoch, Errno, SessionClose, SessionId, SessionRenew, Status, T
 
 use crate::client::ClientOptions;
 use crate::error::ClientError;
+use crate::lock_table::LockTable;
 use crate::references::{self, References};
 
 /// How often a session is renewed where it holds state: thrice within its life of 10 s.
@@ -35,6 +37,8 @@ pub(crate) struct Session {
     options: ClientOptions,
     peers: RefCell<BTreeMap<TargetId, Peer>>,
     pub(crate) references: Rc<References>,
+    /// The file locks of its process, to be stated again where it reconnects.
+    locks: OnceCell<Arc<LockTable>>,
     expired: Cell<bool>,
     ended: Cell<bool>,
     is_renewing: Cell<bool>,
@@ -58,12 +62,18 @@ impl Session {
             options,
             peers: RefCell::default(),
             references: Rc::default(),
+            locks: OnceCell::new(),
             expired: Cell::new(false),
             ended: Cell::new(false),
             is_renewing: Cell::new(false),
         });
         references::start_dropping(platform, &session);
         session
+    }
+
+    /// Has the locks of the process stated again by peers made from now on.
+    pub(crate) fn state_locks(&self, locks: &Arc<LockTable>) {
+        self.locks.get_or_init(|| locks.clone());
     }
 
     /// The peer for `target`, made when first asked for.
@@ -91,6 +101,9 @@ impl Session {
         let (identity, epoch) = (self.identity.clone(), self.epoch.clone());
         let peer =
             Peer::new(&self.platform, address, target, identity, epoch, Rc::new(held_at), options);
+        if let Some(locks) = self.locks.get().cloned() {
+            peer.state_locks(Rc::new(move |target| locks.restatement(target)));
+        }
         self.peers.borrow_mut().insert(target, peer.clone());
         Ok(peer)
     }

@@ -14,7 +14,7 @@ use ringfs_rpc::ClusterKey;
 use ringfs_wire::{InodeNumber, Lease, SessionId};
 
 use crate::cache::{LeaseCache, Wish};
-use crate::client::{Client, ClientOptions};
+use crate::client::{Client, ClientOptions, Process};
 use crate::keeper;
 
 /// Wishes to the lease shard that may wait; one that finds no room is made again when the need
@@ -38,8 +38,8 @@ struct Shared {
     map: ClusterMap,
     key: ClusterKey,
     options: ClientOptions,
-    /// The lease session's id and the cache, where something is cached.
-    leases: Option<(SessionId, Arc<LeaseCache>)>,
+    /// Its holder is the lease session, where something is cached.
+    process: Process,
     sender: MailboxSender<Wish>,
     receiver: MailboxReceiver<Wish>,
 }
@@ -55,28 +55,28 @@ impl SharedClient {
         cache_inodes: Option<usize>,
     ) -> SharedClient {
         let (sender, receiver) = mailbox(WISHES_MAX);
-        let leases = cache_inodes.map(|inodes| {
-            // Zero is no session.
-            let holder = SessionId(platform.random_u64().max(1));
-            (holder, Arc::new(LeaseCache::new(map.clone(), inodes, sender.clone())))
-        });
-        let shared = Shared { map, key, options, leases, sender, receiver };
+        let cache = cache_inodes
+            .map(|inodes| Arc::new(LeaseCache::new(map.clone(), inodes, sender.clone())));
+        // Zero is no session.
+        let holder = SessionId(platform.random_u64().max(1));
+        let process = Process { holder, cache, locks: Arc::default() };
+        let shared = Shared { map, key, options, process, sender, receiver };
         SharedClient { shared: Arc::new(shared) }
     }
 
     /// A client for the calling thread, with a session and connections of its own.
     pub fn client(&self, platform: &Platform) -> Client {
-        let Shared { map, key, options, leases, .. } = &*self.shared;
-        Client::caching(platform, map.clone(), key.clone(), *options, leases.clone())
+        let Shared { map, key, options, process, .. } = &*self.shared;
+        Client::of_process(platform, map.clone(), key.clone(), *options, process.clone())
     }
 
     /// Keeps the leases of the process and answers the servers that want one back, until
     /// [`SharedClient::end`]. Runs once, on a thread where nothing else delays it.
     pub async fn keep_leases(&self, platform: &Platform, revoked: Rc<dyn Revoked>) {
-        let Shared { map, key, options, leases, receiver, .. } = &*self.shared;
-        match leases {
-            Some((holder, cache)) => {
-                let session = keeper::lease_session(platform, map, key, *options, *holder);
+        let Shared { map, key, options, process, receiver, .. } = &*self.shared;
+        match &process.cache {
+            Some(cache) => {
+                let session = keeper::lease_session(platform, map, key, *options, process.holder);
                 keeper::keep(platform, cache.clone(), session, receiver, revoked).await;
             }
             None => while receiver.receive().await.is_some() {},

@@ -22,5 +22,5 @@ pub use error::{CallError, Refusal};
 pub use framing::FRAMING;
 pub use handshake::{GREETING_DEADLINE, Greeted, Rejection, RejectionReason, greet};
 pub use identity::{ClusterKey, Identity, KeyError};
-pub use peer::{Peer, PeerOptions, Response};
+pub use peer::{LockStatement, Peer, PeerOptions, Response};
 pub use service::{Incoming, Outgoing, Service};

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use ringfs_platform::{Address, Platform, Slice};
 use ringfs_wire::{
-    Epoch, HEADER_LEN, InodeNumber, MAX_BODY_LEN, MAX_BULK_LEN, Request, SLOTS_PER_SESSION,
-    SessionId, Status, TargetId, Wire,
+    Epoch, HEADER_LEN, InodeNumber, LocksRestate, MAX_BODY_LEN, MAX_BULK_LEN, Request,
+    SLOTS_PER_SESSION, SessionId, Status, TargetId, Wire,
 };
 
 use crate::bell::Bell;
@@ -67,6 +67,9 @@ pub struct Peer {
     inner: Rc<Inner>,
 }
 
+/// Tells the file locks that the client's process holds at a target, if any.
+pub type LockStatement = Rc<dyn Fn(TargetId) -> Option<LocksRestate>>;
+
 /// What the peer's handles, its driver and its time keeper share.
 struct Inner {
     platform: Platform,
@@ -75,6 +78,8 @@ struct Inner {
     identity: Identity,
     epoch: Rc<Cell<Epoch>>,
     references: Rc<dyn Fn(TargetId) -> Vec<InodeNumber>>,
+    /// What is stated after the references.
+    locks: RefCell<Option<LockStatement>>,
     options: PeerOptions,
     slots: Semaphore,
     credits: Semaphore,
@@ -110,6 +115,7 @@ impl Peer {
             identity,
             epoch,
             references,
+            locks: RefCell::default(),
             options,
             slots: Semaphore::new(usize::from(SLOTS_PER_SESSION)),
             credits: Semaphore::new(options.max_in_flight),
@@ -122,6 +128,11 @@ impl Peer {
             interrupt: Cell::new(None),
         };
         Peer { inner: Rc::new(inner) }
+    }
+
+    /// Has the file locks stated again after every reconnect, behind the references.
+    pub fn state_locks(&self, locks: LockStatement) {
+        *self.inner.locks.borrow_mut() = Some(locks);
     }
 
     /// Makes a call with the deadline of the options.

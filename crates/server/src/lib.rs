@@ -12,6 +12,7 @@ mod cut;
 mod data;
 mod error;
 mod fallocate;
+mod file_locks;
 mod leases;
 mod locks;
 mod metadata;

@@ -19,6 +19,7 @@ use ringfs_wire::{
     SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
 };
 
+use crate::file_locks::FileLocks;
 use crate::leases::{Claim, Leases};
 use crate::locks::Locks;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
@@ -48,6 +49,7 @@ pub(crate) struct Target {
     pub(crate) leases: Rc<Leases>,
     /// What operations prepared here have claimed.
     pub(crate) prepared_claims: RefCell<BTreeMap<OperationId, Vec<Claim>>>,
+    pub(crate) file_locks: FileLocks,
     /// Operations this target coordinates and has not decided.
     pub(crate) undecided: RefCell<BTreeSet<OperationId>>,
     /// Files whose unwritten tail is known to be clean since this start.
@@ -90,6 +92,7 @@ impl Target {
             sessions: Sessions::default(),
             leases: Rc::default(),
             prepared_claims: RefCell::default(),
+            file_locks: FileLocks::default(),
             undecided: RefCell::default(),
             cleaned: RefCell::default(),
             grace_until,
@@ -111,6 +114,8 @@ impl Target {
             let state = self.store.state();
             state.sessions.iter().map(|(session, known)| (*session, known.holder)).collect()
         };
+        let awaited = sessions.iter().map(|(session, _)| *session);
+        self.file_locks.await_sessions(awaited, self.grace_until);
         for (session, holder) in sessions {
             self.sessions.open(session, holder, now);
             if session == holder {
@@ -201,6 +206,7 @@ impl Target {
                 return Err(Status::SessionExpired);
             }
             self.sessions.seen(session, self.platform.monotonic());
+            self.file_locks.heard_of(session, &call.request);
         }
         let answer = if call.request.is_mutation() {
             self.exactly_once(call).await
@@ -316,6 +322,11 @@ impl Target {
             AnyRequest::PeekName(request) => self.peek_name(request).await,
             AnyRequest::GetXattr(request) => self.get_xattr(request).await,
             AnyRequest::ListXattrs(request) => self.list_xattrs(request).await,
+            AnyRequest::LockTest(request) => self.lock_test(request, session),
+            AnyRequest::LockSet(request) => self.lock_set(request, session).await,
+            AnyRequest::LockClear(request) => self.lock_clear(request, session),
+            AnyRequest::LockCancel(request) => self.lock_cancel(request, session),
+            AnyRequest::LocksRestate(request) => self.locks_restate(request, session),
             AnyRequest::ChunkExtents(request) => self.chunk_extents(request).await,
             AnyRequest::ChunkPunch(request) => self.chunk_punch(request).await,
             AnyRequest::ChunkAllocate(request) => self.chunk_allocate(request).await,
@@ -346,6 +357,10 @@ impl Target {
             AnyRequest::DiscardTail(request) => home(request.inode),
             AnyRequest::Append(request) => home(request.inode),
             AnyRequest::HeadPunch(request) => home(request.inode),
+            AnyRequest::LockTest(request) => home(request.inode),
+            AnyRequest::LockSet(request) => home(request.inode),
+            AnyRequest::LockClear(request) => home(request.inode),
+            AnyRequest::LockCancel(request) => home(request.inode),
             AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::PeekName(request) => home(request.directory),
@@ -370,7 +385,7 @@ impl Target {
             let state = self.store.state();
             state.sessions.get(&session).is_some_and(|logged| !logged.slots.is_empty())
         };
-        if !has_slots && self.sessions.is_idle(session) {
+        if !has_slots && self.sessions.is_idle(session) && !self.file_locks.is_user(session) {
             self.sessions.seen(session, self.platform.monotonic());
             return;
         }
@@ -384,6 +399,7 @@ impl Target {
     fn end_session(&self, session: SessionId) {
         let references = self.sessions.end(session);
         self.leases.end(session, self.platform.monotonic());
+        self.file_locks.end_session(session);
         if self.store.state().sessions.contains_key(&session) {
             let mut tx = self.store.transaction();
             tx.put(Record::DeleteSession { session });
@@ -458,6 +474,7 @@ impl Service for Target {
                 self.open_leases(holder, false);
             }
             self.sessions.connected(session, true);
+            self.file_locks.join(&hello);
             self.watch_sessions();
             if logged == Some(holder) {
                 return Ok(());

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod codec;
+mod file_locks;
 mod header;
 mod ids;
 mod lease;
@@ -19,6 +20,9 @@ mod xattrs;
 
 pub use attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
 pub use codec::{DecodeError, Reader, Wire};
+pub use file_locks::{
+    FileLock, HeldLock, LockMode, LockOwner, LockRange, LockRanges, LockReply, LockSpace,
+};
 pub use header::{
     FrameHeader, HEADER_LEN, HeaderError, MAGIC, MAX_BODY_LEN, MAX_BULK_LEN, NO_SLOT,
     PROTOCOL_VERSION,

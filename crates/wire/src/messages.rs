@@ -5,6 +5,7 @@
 
 use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType};
 use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::file_locks::{FileLock, HeldLock, LockOwner, LockRange, LockReply};
 use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
 use crate::lease::Lease;
 use crate::name::Name;
@@ -415,6 +416,65 @@ requests! {
         start: u64,
         /// End of the range, which spans at most [`ALLOCATE_CHUNKS_MAX`] chunks.
         end: u64,
+    } -> ();
+
+    /// A lock of somebody else that excludes one; none if it could be had.
+    0x64 query LockTest {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// The lock.
+        lock: FileLock,
+    } -> Option<FileLock>;
+
+    /// Lock a range, whatever the owner had of it before. Repeating it does nothing more.
+    0x65 query LockSet {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// The lock wanted.
+        lock: FileLock,
+        /// Queue for it if others hold it, instead of `EAGAIN`; asked again soon, it keeps its
+        /// place.
+        wait: bool,
+        /// With `wait`: be answered when it is granted, or after a second.
+        park: bool,
+        /// Tells this wish from others of its owner.
+        ticket: u64,
+        /// The number under which the home keeps the client's locks, 0 if it has not told one.
+        registration: u64,
+    } -> LockReply;
+
+    /// Unlock a range. Repeating it does nothing more.
+    0x66 query LockClear {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// Whose lock.
+        owner: LockOwner,
+        /// What to unlock.
+        range: LockRange,
+        /// As in [`LockSet`].
+        registration: u64,
+    } -> LockReply;
+
+    /// Give a wish up. If it was granted, the range is again as it was.
+    0x67 query LockCancel {
+        /// The inode; the request goes to its home.
+        inode: InodeNumber,
+        /// Whose wish.
+        owner: LockOwner,
+        /// The range it was for.
+        range: LockRange,
+        /// The wish.
+        ticket: u64,
+        /// What the owner holds within the range.
+        held: Vec<FileLock>,
+    } -> ();
+
+    /// All locks that the client process holds at this home, which may have forgotten them.
+    0x68 query LocksRestate {
+        /// The number under which they were kept.
+        registration: u64,
+        /// The locks.
+        locks: Vec<HeldLock>,
     } -> ();
 
     /// Set an extended attribute. An access control list changes the mode with it. *Mutation.*

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_platform::{Frame, LinkReceiver, LinkSender};
-use ringfs_wire::{FrameHeader, NO_SLOT, References, Request, SessionId, Status, Wire};
+use ringfs_wire::{
+    FrameHeader, LocksRestate, NO_SLOT, References, Request, SessionId, Status, Wire,
+};
 
 use super::Inner;
 use super::calls::{NewCall, Reply, backoff};
@@ -160,7 +162,8 @@ impl Inner {
         end
     }
 
-    /// What a reconnected session tells the target first: the references it holds.
+    /// What a reconnected session tells the target first: the references it holds, and the locks
+    /// of its process.
     fn reintroduction(&self) -> Vec<NewCall> {
         let first_ever = !self.calls.borrow().was_connected;
         if first_ever || self.identity.session == SessionId::default() {
@@ -168,12 +171,14 @@ impl Inner {
         }
         let held = (self.references)(self.target);
         let deadline = self.platform.monotonic() + self.options.operation_deadline;
-        held.chunks(REFERENCES_PER_FRAME)
-            .map(|take| {
-                let body = References { take: take.to_vec(), drop: Vec::new() }.to_bytes();
-                NewCall { opcode: References::OPCODE, body, bulk: None, slot: None, deadline }
-            })
-            .collect()
+        let call = |opcode, body| NewCall { opcode, body, bulk: None, slot: None, deadline };
+        let references = held.chunks(REFERENCES_PER_FRAME).map(|take| {
+            let body = References { take: take.to_vec(), drop: Vec::new() }.to_bytes();
+            call(References::OPCODE, body)
+        });
+        let locks = self.locks.borrow().clone().and_then(|locks| locks(self.target));
+        let locks = locks.map(|locks| call(LocksRestate::OPCODE, locks.to_bytes()));
+        references.chain(locks).collect()
     }
 
     fn stopped(&self) -> Option<End> {

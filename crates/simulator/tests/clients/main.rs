@@ -4,4 +4,5 @@
 mod coherence;
 mod holes;
 mod inodes;
+mod locks;
 mod world;

@@ -76,7 +76,6 @@ impl World {
     }
 
     /// Kills a server: what it told its kernel stays.
-    #[allow(dead_code, reason = "not every test does")]
     pub(crate) fn kill(&self, node: u32) {
         self.simulation.kill(SimulatedNode(node));
         self.servers.borrow_mut()[node as usize] = None;
@@ -85,6 +84,13 @@ impl World {
     /// The platform of a client's machine.
     pub(crate) fn platform(&self, machine: u32) -> Platform {
         self.simulation.platform(SimulatedNode(FIRST_CLIENT + machine))
+    }
+
+    /// What the clients of one process share, on a machine.
+    pub(crate) fn process(&self, machine: u32) -> SharedClient {
+        let options = ClientOptions::default();
+        let (map, key) = (self.map.clone(), self.key.clone());
+        SharedClient::new(&self.platform(machine), map, key, options, None)
     }
 
     /// A client on a machine.
