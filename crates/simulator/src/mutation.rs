@@ -15,6 +15,8 @@ pub enum Mutation {
     SkipGenerationCheck,
     /// After a crash inode numbers start again where a snapshot left them
     ReuseInodeNumbers,
+    /// What mounts cache is changed without asking for it back
+    SkipRevocation,
 }
 
 impl Mutation {
@@ -28,6 +30,7 @@ impl Mutation {
                 options.store.mutations.skip_generation_check = true;
                 options.mutations.skip_generation_check = true;
             }
+            Self::SkipRevocation => options.mutations.skip_revocation = true,
             Self::ReuseInodeNumbers => options.store.mutations.reuse_inode_numbers = true,
         }
     }
