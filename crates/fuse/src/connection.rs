@@ -25,6 +25,8 @@ const TIME_GRANULARITY: u32 = 1;
 
 /// Abilities used where the kernel has them.
 const WANTED: u64 = init::ASYNC_READ
+    | init::POSIX_LOCKS
+    | init::FLOCK_LOCKS
     | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::DONT_MASK

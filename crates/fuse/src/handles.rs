@@ -26,6 +26,8 @@ pub(crate) struct Handle {
     /// Whether a write through it has taken away what lets a program run with rights of its
     /// owner.
     pub(crate) has_killed_privileges: bool,
+    /// Owners of POSIX locks taken through it whose end the kernel has not told.
+    lock_owners: Vec<u64>,
     /// The workers that hold state for it, as bits.
     workers: u64,
 }
@@ -49,7 +51,13 @@ impl Handles {
         // Zero is what the kernel sends for no handle.
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let handle =
-            Handle { attributes, is_cached, has_killed_privileges: false, workers: 1 << worker };
+            Handle {
+                attributes,
+                is_cached,
+                has_killed_privileges: false,
+                lock_owners: Vec::new(),
+                workers: 1 << worker,
+            };
         self.part(number).insert(number, handle);
         number
     }
@@ -71,6 +79,27 @@ impl Handles {
         if let Some(handle) = self.part(number).get_mut(&number) {
             handle.has_killed_privileges = true;
         }
+    }
+
+    /// Notes that `owner` locks through a handle.
+    pub(crate) fn note_lock_owner(&self, number: u64, owner: u64) {
+        if let Some(handle) = self.part(number).get_mut(&number)
+            && !handle.lock_owners.contains(&owner)
+        {
+            handle.lock_owners.push(owner);
+        }
+    }
+
+    /// Notes that the locks of `owner` end.
+    pub(crate) fn forget_lock_owner(&self, number: u64, owner: u64) {
+        if let Some(handle) = self.part(number).get_mut(&number) {
+            handle.lock_owners.retain(|known| *known != owner);
+        }
+    }
+
+    /// The owners that may have locks through a handle.
+    pub(crate) fn lock_owners(&self, number: u64) -> Vec<u64> {
+        self.part(number).get(&number).map_or(Vec::new(), |handle| handle.lock_owners.clone())
     }
 
     /// Removes a handle and gives the workers that hold state for it.
@@ -113,6 +142,11 @@ mod tests {
         assert_ne!(first, second);
         assert!(first != 0 && handles.join(first, 7) && handles.join(first, 3));
         assert!(handles.get(first).unwrap().is_cached && !handles.get(second).unwrap().is_cached);
+        handles.note_lock_owner(first, 11);
+        handles.note_lock_owner(first, 12);
+        handles.note_lock_owner(first, 11);
+        handles.forget_lock_owner(first, 11);
+        assert_eq!((handles.lock_owners(first), handles.lock_owners(second)), (vec![12], vec![]));
         assert_eq!(handles.close(first), [3, 7]);
         assert_eq!((handles.close(first), handles.join(first, 1)), (Vec::new(), false));
         assert!(handles.get(first).is_none() && handles.get(second).is_some());

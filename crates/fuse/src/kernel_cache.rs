@@ -1,11 +1,11 @@
 //! What the kernel may cache: answers with promises, and under which leases its pages were read.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfs_client::Leased;
-use ringfs_wire::{Attributes, InodeNumber};
+use ringfs_wire::{Attributes, InodeNumber, InodeType};
 
 use crate::abi::{Abi, AttrOut, DirectoryEntry, EntryOut, OpenOut, Reply, StatxOut};
 use crate::gate::{Moment, Passage};
@@ -15,6 +15,8 @@ use crate::worker::Worker;
 /// Inodes whose pages the kernel may keep from one open to the next, per part of the table.
 const INODES_PER_PART_MAX: usize = 16_384;
 const PARTS: u64 = 16;
+/// Directories remembered in case they are removed, per part of the table.
+const DIRECTORIES_PER_PART_MAX: usize = 1_024;
 
 /// What answers a request, with leases where they count.
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl Worker {
         match answer {
             Answer::Plain(reply) | Answer::Unleased(reply, _) => reply,
             Answer::Entry(leased, open) => {
+                self.mount.directories.note(&leased.value);
                 let entry = Reply::of(&entry_out(&leased.value, promise(&leased)));
                 match open {
                     Some(open) => entry.with(&open),
@@ -118,6 +121,7 @@ impl Worker {
                 })
             }
             Answer::Attributes(leased) => {
+                self.mount.directories.note(&leased.value);
                 let valid = promise(&leased).attributes;
                 Reply::of(&AttrOut {
                     valid: valid.as_secs(),
@@ -190,6 +194,39 @@ pub(crate) fn put_entry(entry: &DirectoryEntry, name: &[u8], out: &mut Vec<u8>) 
     entry.put(out);
     out.extend_from_slice(name);
     out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// What directories last looked like, for processes that still stand in one that was removed.
+///
+/// Asked only when the home has said that the inode is gone; numbers are never used twice.
+#[derive(Debug, Default)]
+pub(crate) struct Directories {
+    parts: [Mutex<BTreeMap<InodeNumber, Attributes>>; PARTS as usize],
+}
+
+impl Directories {
+    fn part(&self, inode: InodeNumber) -> MutexGuard<'_, BTreeMap<InodeNumber, Attributes>> {
+        let part = &self.parts[(inode.0 % PARTS) as usize];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what the kernel is told of an inode, if it is a directory.
+    fn note(&self, attributes: &Attributes) {
+        if attributes.kind != InodeType::Directory {
+            return;
+        }
+        let mut part = self.part(attributes.inode);
+        if part.len() >= DIRECTORIES_PER_PART_MAX && !part.contains_key(&attributes.inode) {
+            part.clear();
+        }
+        part.insert(attributes.inode, attributes.clone());
+    }
+
+    /// A removed directory as it is shown to those that still use it.
+    pub(crate) fn removed(&self, inode: InodeNumber) -> Option<Attributes> {
+        let known = self.part(inode).get(&inode).cloned()?;
+        Some(Attributes { links: 0, size: 0, ..known })
+    }
 }
 
 /// Under which lease the kernel's pages of an inode were read.

@@ -17,6 +17,7 @@ mod error;
 mod failure;
 mod gate;
 mod handles;
+mod interrupts;
 mod kernel_cache;
 mod mounted;
 mod operations;

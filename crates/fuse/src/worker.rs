@@ -25,7 +25,8 @@ use crate::connection::{Agreement, REQUEST_LEN_MAX};
 use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::handles::Handles;
-use crate::kernel_cache::{Answer, PageLeases};
+use crate::interrupts::Waits;
+use crate::kernel_cache::{Answer, Directories, PageLeases};
 use crate::revocation::Promises;
 
 /// Requests up to this length are moved out of their large receive buffer.
@@ -50,7 +51,9 @@ pub(crate) struct MountState {
     pub(crate) handles: Handles,
     pub(crate) gate: Gate,
     pub(crate) pages: PageLeases,
+    pub(crate) directories: Directories,
     pub(crate) promises: Promises,
+    pub(crate) waits: Waits,
     /// Space of the cluster, and when that was.
     pub(crate) space: Mutex<Option<(Duration, SpaceUsage)>>,
     workers: Vec<MailboxSender<Message>>,
@@ -68,7 +71,9 @@ impl MountState {
             handles: Handles::default(),
             gate: Gate::default(),
             pages: PageLeases::default(),
+            directories: Directories::default(),
             promises: Promises::default(),
+            waits: Waits::default(),
             space: Mutex::default(),
             workers,
         }

@@ -43,9 +43,11 @@ opcodes! {
 /// Flags of INIT, both halves as one number.
 pub(crate) mod init {
     pub(crate) const ASYNC_READ: u64 = 1 << 0;
+    pub(crate) const POSIX_LOCKS: u64 = 1 << 1;
     pub(crate) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     pub(crate) const DONT_MASK: u64 = 1 << 6;
+    pub(crate) const FLOCK_LOCKS: u64 = 1 << 10;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;
     pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
@@ -86,6 +88,10 @@ pub(crate) const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub(crate) const WRITE_CACHE: u32 = 1 << 0;
 /// `write_flags` of WRITE: the write takes privileges away.
 pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
+/// `release_flags` of RELEASE: the handle's flock locks end.
+pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+/// `flags` of GETLK and SETLK: a flock lock, not a POSIX one.
+pub(crate) const LOCK_FLOCK: u32 = 1 << 0;
 /// `setxattr_flags`: an access ACL set by somebody outside the group clears setgid.
 pub(crate) const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 
@@ -112,6 +118,13 @@ pub(crate) mod open {
 pub(crate) mod rename {
     pub(crate) const NO_REPLACE: u32 = 1;
     pub(crate) const EXCHANGE: u32 = 2;
+}
+
+/// Kinds of locks.
+pub(crate) mod lock {
+    pub(crate) const READ: u32 = 0;
+    pub(crate) const WRITE: u32 = 1;
+    pub(crate) const UNLOCK: u32 = 2;
 }
 
 /// Modes of FALLOCATE.

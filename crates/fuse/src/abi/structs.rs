@@ -67,6 +67,7 @@ abi_struct!(FileLock, 24, { start: u64, end: u64, kind: u32, pid: u32 });
 abi_struct!(LockIn, 48, {
     handle: u64, owner: u64, lock: FileLock, flags: u32, padding: u32,
 });
+abi_struct!(LockOut, 24, { lock: FileLock });
 abi_struct!(InterruptIn, 8, { unique: u64 });
 abi_struct!(FallocateIn, 32, {
     handle: u64, offset: u64, length: u64, mode: u32, padding: u32,

@@ -1,22 +1,33 @@
 //! Attributes: reading and changing them.
 
-use ringfs_wire::{AttributeChanges, InodeNumber, Timestamp};
+use ringfs_client::Leased;
+use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Timestamp};
 
 use crate::abi::{SetAttrIn, fattr, mode};
-use crate::failure::gone_is_stale;
+use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
 use crate::worker::Worker;
 
 impl Worker {
     pub(crate) async fn get_attributes(&self, inode: InodeNumber) -> Outcome {
-        let found = self.client.attributes_leased(inode).await.map_err(gone_is_stale)?;
-        Ok(Answer::Attributes(found))
+        Ok(Answer::Attributes(self.find_attributes(inode).await?))
     }
 
     pub(crate) async fn statx(&self, inode: InodeNumber) -> Outcome {
-        let found = self.client.attributes_leased(inode).await.map_err(gone_is_stale)?;
-        Ok(Answer::Statx(found))
+        Ok(Answer::Statx(self.find_attributes(inode).await?))
+    }
+
+    /// The attributes of an inode; of a removed directory as it was, for who still uses it.
+    async fn find_attributes(&self, inode: InodeNumber) -> Result<Leased<Attributes>, Failure> {
+        let failure = match self.client.attributes_leased(inode).await {
+            Ok(found) => return Ok(found),
+            Err(error) => Failure::from(error),
+        };
+        match self.mount.directories.removed(inode) {
+            Some(removed) if failure.0 == Errno::ENOENT => Ok(Leased::unleased(removed)),
+            _ => Err(gone_is_stale(failure)),
+        }
     }
 
     pub(crate) async fn set_attributes(&self, inode: InodeNumber, wanted: &SetAttrIn) -> Outcome {
