@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -111,6 +112,31 @@ fn a_killed_mount_is_mounted_over_or_taken_away() {
     kill_server_of(&sandbox, &mounted);
     sandbox.ok(["down"]);
     assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_in_use_can_be_unmounted_and_mounted_again() {
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    sandbox.ok(["up", "--targets", "1", "--mount", text(&mounted)]);
+    let name = mounted.join("file");
+    let mut open = fs::File::options().create_new(true).read(true).write(true).open(&name).unwrap();
+    open.write_all(b"before").unwrap();
+    let first = server_of(&sandbox, &mounted);
+    let told = sandbox.run(["unmount", text(&mounted)]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stderr.contains("programs still have files open"), "{told:?}");
+    assert_eq!(sandbox.mount("ringfs", &mounted).unwrap()["state"], "leaving");
+    sandbox.ok(["mount", text(&mounted)]);
+    open.write_all(b" and after").unwrap();
+    assert_eq!(fs::read_to_string(&name).unwrap(), "before and after");
+    drop(open);
+    // Without open files the first process ends.
+    while Path::new(&format!("/proc/{first}/exe")).exists() {}
+    assert_ne!(server_of(&sandbox, &mounted), first);
 }
 
 /// A copy that takes a while.

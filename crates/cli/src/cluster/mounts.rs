@@ -1,18 +1,18 @@
 //! The mounts of a cluster on this machine: which process serves which directory.
 //!
 //! ```text
-//! mounts/<hash>.mount   who serves it    mounts/<hash>.log   what it logged
+//! mounts/<hash>-<pid>.mount   who serves it       mounts/<hash>.log    what it logged
+//!                                                 mounts/<hash>.lock   one start at a time
 //! ```
 //!
-//! Invariant: a mark is locked by the process it names for as long as that serves the mount, so a
-//! directory has one mount of a cluster at most. A mark may outlive its process: then its start
-//! time tells. Marks of mounts that ended in order are empty.
+//! Invariant: a process removes the mark of its mount when that ends in order. Else a mark outlives
+//! its process; that it is dead is told by its start time. A directory may have several marks: a
+//! process whose mount was taken away still serves what is open. The latest one counts.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -76,14 +76,27 @@ impl Directory {
         Ok(records)
     }
 
-    /// The mount at `place`, unless it was ended in order.
+    /// The latest mount at `place`, unless it was ended in order.
     pub(crate) fn mount_at(&self, place: &Path) -> Result<Option<MountRecord>, CliError> {
-        Ok(read(&self.mount_file(place, "mount"))?.filter(|record| record.place == place))
+        let records = self.mounts()?.into_iter().filter(|record| record.place == place);
+        Ok(records.max_by_key(|record| record.process.started))
+    }
+
+    /// The mount at `place` that process `pid` serves.
+    pub(crate) fn mount_of(&self, place: &Path, pid: u32) -> Result<Option<MountRecord>, CliError> {
+        read(&self.mount_file(place, &format!("-{pid}.mount")))
+    }
+
+    /// Removes the mark of a mount whose process has ended.
+    pub(crate) fn forget_mount(&self, record: &MountRecord) {
+        let name = format!("-{}.mount", record.process.pid);
+        // One that stays is seen to be dead.
+        let _ = std::fs::remove_file(self.mount_file(&record.place, &name));
     }
 
     /// Where the process of the mount at `place` logs.
     pub(crate) fn mount_log(&self, place: &Path) -> PathBuf {
-        self.mount_file(place, "log")
+        self.mount_file(place, ".log")
     }
 
     /// Makes the directory for marks and logs.
@@ -97,9 +110,9 @@ impl Directory {
         }
     }
 
-    fn mount_file(&self, place: &Path, extension: &str) -> PathBuf {
+    fn mount_file(&self, place: &Path, suffix: &str) -> PathBuf {
         let hash = xxh64(place.as_os_str().as_bytes(), 0);
-        self.path().join(MOUNTS).join(format!("{hash:016x}.{extension}"))
+        self.path().join(MOUNTS).join(format!("{hash:016x}{suffix}"))
     }
 }
 
@@ -113,32 +126,28 @@ fn read(path: &Path) -> Result<Option<MountRecord>, CliError> {
 
 /// Says which process serves a mount, for as long as it does.
 pub(crate) struct MountMark {
-    file: File,
     path: PathBuf,
     record: MountRecord,
+    /// Held until the mount is ready.
+    lock: Option<File>,
 }
 
 impl MountMark {
-    /// Marks `place` as served by this process.
+    /// Marks `place` as served by this process, and keeps others from mounting there until it is
+    /// ready.
     pub(crate) fn set(directory: &Directory, place: &Path) -> Result<Self, CliError> {
         directory.create_mounts()?;
-        let path = directory.mount_file(place, "mount");
-        let options = OpenOptions::new().write(true).create(true).truncate(false).clone();
-        let file = options.open(&path).map_err(|error| CliError::local("write", &path, error))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(CliError::failed(format!(
-                    "{} is still served by another process: unmount it first",
-                    place.display()
-                )));
+        let lock = Some(lock(&directory.mount_file(place, ".lock"), place)?);
+        for record in directory.mounts()? {
+            if record.place == place && !record.process.is_alive() {
+                directory.forget_mount(&record);
             }
-            Err(error) => return Err(CliError::local("lock", &path, error)),
         }
         let process = ProcessIdentity::current()
             .ok_or_else(|| CliError::failed("cannot read /proc/self/stat: is /proc mounted?"))?;
+        let path = directory.mount_file(place, &format!("-{}.mount", process.pid));
         let record = MountRecord { process, is_ready: false, place: place.to_owned() };
-        let mut mark = Self { file, path, record };
+        let mark = Self { path, record, lock };
         mark.write()?;
         Ok(mark)
     }
@@ -146,22 +155,33 @@ impl MountMark {
     /// Says that the mount answers.
     pub(crate) fn set_ready(&mut self) -> Result<(), CliError> {
         self.record.is_ready = true;
+        self.lock = None;
         self.write()
     }
 
-    /// The mount ends in order.
-    pub(crate) fn clear(&mut self) {
-        let _ = self.file.set_len(0);
+    /// The mount has ended in order.
+    pub(crate) fn clear(&self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 
-    fn write(&mut self) -> Result<(), CliError> {
-        let bytes = self.record.to_bytes();
-        let write = |file: &mut File| -> std::io::Result<()> {
-            file.set_len(0)?;
-            file.write_all_at(&bytes, 0)?;
-            file.flush()
-        };
-        write(&mut self.file).map_err(|error| CliError::local("write", &self.path, error))
+    fn write(&self) -> Result<(), CliError> {
+        let temporary = self.path.with_extension("new");
+        let written = std::fs::write(&temporary, self.record.to_bytes())
+            .and_then(|()| std::fs::rename(&temporary, &self.path));
+        written.map_err(|error| CliError::local("write", &self.path, error))
+    }
+}
+
+fn lock(path: &Path, place: &Path) -> Result<File, CliError> {
+    let options = OpenOptions::new().write(true).create(true).truncate(false).clone();
+    let file = options.open(path).map_err(|error| CliError::local("write", path, error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(CliError::failed(format!(
+            "{}: another ringfs mount is at work here: wait for it to end",
+            place.display()
+        ))),
+        Err(error) => Err(CliError::local("lock", path, error)),
     }
 }
 
@@ -176,11 +196,12 @@ mod tests {
         assert_eq!(directory.mounts().unwrap(), []);
         let place = Path::new(std::ffi::OsStr::from_bytes(b"/odd\nplace \xff"));
         let mut mark = MountMark::set(&directory, place).unwrap();
-        assert!(MountMark::set(&directory, place).is_err(), "one process per mount");
+        assert!(MountMark::set(&directory, place).is_err(), "one start at a time");
         let record = directory.mount_at(place).unwrap().unwrap();
         assert!(record.process.is_alive() && !record.is_ready);
         mark.set_ready().unwrap();
         assert!(directory.mount_at(place).unwrap().unwrap().is_ready);
+        assert!(directory.mount_of(place, std::process::id()).unwrap().unwrap().is_ready);
         let other = MountMark::set(&directory, Path::new("/a")).unwrap();
         let places = |records: Vec<MountRecord>| -> Vec<PathBuf> {
             records.into_iter().map(|record| record.place).collect()

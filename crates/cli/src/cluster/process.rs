@@ -18,7 +18,7 @@ pub(crate) struct ProcessIdentity {
     /// Its id.
     pub(crate) pid: u32,
     /// When it started, in clock ticks since the boot.
-    started: u64,
+    pub(crate) started: u64,
     /// The boot it runs under.
     boot: String,
 }

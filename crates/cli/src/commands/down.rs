@@ -64,7 +64,7 @@ impl DownArguments {
 /// Ends every mount on this machine; returns how many there were.
 async fn unmount_all(platform: &Platform, found: &Found) -> Result<usize, CliError> {
     let records = found.directory.mounts()?;
-    let ends = records.iter().map(|record| mounting::end(platform, record));
+    let ends = records.iter().map(|record| mounting::end(platform, &found.directory, record));
     let ended: Vec<bool> = join_all(ends).await.into_iter().collect::<Result<_, _>>()?;
     Ok(ended.into_iter().filter(|was_there| *was_there).count())
 }

@@ -75,7 +75,7 @@ impl MountArguments {
         found: &Found,
         place: &Path,
     ) -> Result<(), CliError> {
-        mounting::prepare_place(platform, &found.directory, place).await?;
+        mounting::prepare_place(&found.directory, place)?;
         let map = &found.settings.map;
         let home = map.node_of(map.home(InodeNumber::ROOT)).expect("homes come from this map").id;
         let admin = Admin::new(platform, &found.settings, found.directory.key()?);

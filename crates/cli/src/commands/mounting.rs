@@ -20,9 +20,11 @@ use crate::commands::Found;
 use crate::commands::background::{Background, LOOK_INTERVAL};
 use crate::error::CliError;
 
-/// How long the process of a mount may take to end after the mount is gone, and again after
-/// SIGTERM. Until then it serves files that are still open.
-pub(crate) const END_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the process of a mount may take to end after it was unmounted, or after SIGTERM. Until
+/// then it serves files that are still open.
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(6);
+/// How long it may take before SIGTERM is sent: without open files it ends at once.
+const IDLE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a killed process may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the start of a mount may take: one operation's deadline and some room.
@@ -71,11 +73,7 @@ pub(crate) fn is_served(
 }
 
 /// Makes sure that `place` can be mounted on: takes away mounts whose process has died.
-pub(crate) async fn prepare_place(
-    platform: &Platform,
-    directory: &Directory,
-    place: &Path,
-) -> Result<(), CliError> {
+pub(crate) fn prepare_place(directory: &Directory, place: &Path) -> Result<(), CliError> {
     check_apart(place, directory.path())?;
     let record = directory.mount_at(place)?;
     for _ in 0..STALE_MAX {
@@ -100,16 +98,6 @@ pub(crate) async fn prepare_place(
                 fuse::unmount_path(place)?;
             }
         }
-    }
-    if let Some(record) = record
-        && !record.process.ended_within(platform, END_PATIENCE).await
-    {
-        return Err(CliError::failed(format!(
-            "{}: process {} still serves files that are open in the mount before: end the programs \
-             that use them, or the process",
-            place.display(),
-            record.process.pid
-        )));
     }
     match std::fs::metadata(place) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
@@ -193,8 +181,8 @@ pub(crate) async fn start(
     let pid = process.pid();
     let ready = async {
         loop {
-            let record = found.directory.mount_at(place)?;
-            if record.is_some_and(|record| record.process.pid == pid && record.is_ready) {
+            let record = found.directory.mount_of(place, pid)?;
+            if record.is_some_and(|record| record.is_ready) {
                 return Ok(());
             }
             platform.sleep(LOOK_INTERVAL).await;
@@ -222,8 +210,34 @@ pub(crate) async fn start(
     Err(CliError::failed(error))
 }
 
+/// How a mount is, in a word; `None` if nothing is left of it.
+pub(crate) fn describe(
+    directory: &Directory,
+    record: &MountRecord,
+) -> Result<Option<&'static str>, CliError> {
+    if record.process.is_alive() && !record.is_ready {
+        return Ok(Some("starting"));
+    }
+    let is_latest = directory.mount_at(&record.place)?.as_ref() == Some(record);
+    let liveness = match fuse::mount_state(&record.place) {
+        Ok(MountState::Ringfs { liveness, .. }) if is_latest => Some(liveness),
+        _ => None,
+    };
+    Ok(match (record.process.is_alive(), liveness) {
+        (true, Some(_)) => Some("mounted"),
+        // Unmounted, but files are still open.
+        (true, None) => Some("leaving"),
+        (false, Some(Liveness::Dead | Liveness::Silent)) => Some("dead"),
+        (false, _) => None,
+    })
+}
+
 /// Ends a mount of the cluster, alive or dead; returns whether there was one.
-pub(crate) async fn end(platform: &Platform, record: &MountRecord) -> Result<bool, CliError> {
+pub(crate) async fn end(
+    platform: &Platform,
+    directory: &Directory,
+    record: &MountRecord,
+) -> Result<bool, CliError> {
     let is_alive = record.process.is_alive();
     let was_mounted = match fuse::mount_state(&record.place) {
         Ok(MountState::Ringfs { liveness, .. }) if is_alive || liveness != Liveness::Alive => {
@@ -236,6 +250,7 @@ pub(crate) async fn end(platform: &Platform, record: &MountRecord) -> Result<boo
         _ => false,
     };
     end_process(platform, &record.process, &record.place).await?;
+    directory.forget_mount(record);
     Ok(was_mounted || is_alive)
 }
 
@@ -245,7 +260,7 @@ async fn end_process(
     place: &Path,
 ) -> Result<(), CliError> {
     let steps = [(Some(Signal::TERM), END_PATIENCE), (Some(Signal::KILL), KILL_PATIENCE)];
-    for (signal, patience) in [(None, END_PATIENCE)].into_iter().chain(steps) {
+    for (signal, patience) in [(None, IDLE_PATIENCE)].into_iter().chain(steps) {
         if let Some(signal) = signal {
             process.signal(signal).map_err(|error| {
                 let (place, pid) = (place.display(), process.pid);

@@ -5,13 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::join_all;
 use ringfs_platform::Platform;
-use ringfs_platform::fuse::{self, Liveness, MountState};
 use ringfs_wire::{TargetId, TargetStatus};
 use serde::Serialize;
 
 use crate::admin::Admin;
-use crate::cluster::MountRecord;
-use crate::commands::{ClusterChoice, Found, run_on_platform};
+use crate::commands::{ClusterChoice, Found, mounting, run_on_platform};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::output::{Output, Table};
@@ -62,7 +60,8 @@ pub(crate) struct ClusterReport {
 #[derive(Debug, Serialize)]
 struct MountReport {
     directory: String,
-    /// `mounted`, `starting`, or `dead`: what a killed process has left.
+    /// `mounted`, `starting`, `leaving`: unmounted while files are open, or `dead`: what a killed
+    /// process has left.
     state: &'static str,
     pid: Option<u32>,
 }
@@ -170,24 +169,19 @@ fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> 
     TargetReport { target: target.0, state, share_of_arcs: share, counts }
 }
 
-/// The mounts on this machine, without asking them.
+/// The mounts on this machine.
 fn inspect_mounts(found: &Found) -> Result<Vec<MountReport>, CliError> {
-    let report = |record: MountRecord| {
-        let is_alive = record.process.is_alive();
-        let state = match (is_alive, record.is_ready) {
-            (true, true) => "mounted",
-            (true, false) => "starting",
-            (false, _) => match fuse::mount_state(&record.place) {
-                Ok(MountState::Ringfs { liveness: Liveness::Dead | Liveness::Silent, .. }) => {
-                    "dead"
-                }
-                _ => return None,
-            },
-        };
-        let directory = record.place.display().to_string();
-        Some(MountReport { directory, state, pid: is_alive.then_some(record.process.pid) })
-    };
-    Ok(found.directory.mounts()?.into_iter().filter_map(report).collect())
+    let mut reports = Vec::new();
+    for record in found.directory.mounts()? {
+        if let Some(state) = mounting::describe(&found.directory, &record)? {
+            reports.push(MountReport {
+                directory: record.place.display().to_string(),
+                state,
+                pid: record.process.is_alive().then_some(record.process.pid),
+            });
+        }
+    }
+    Ok(reports)
 }
 
 fn summarise(found: &Found, nodes: Vec<NodeReport>, mounts: Vec<MountReport>) -> ClusterReport {

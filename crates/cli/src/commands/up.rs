@@ -155,7 +155,7 @@ impl Up<'_> {
         let existing = self.directory.settings()?;
         *is_new = existing.is_none();
         let place = match self.mount {
-            Some(directory) => Some(self.prepare_place(directory, made).await?),
+            Some(directory) => Some(self.prepare_place(directory, made)?),
             None => None,
         };
         let settings = match existing {
@@ -174,11 +174,7 @@ impl Up<'_> {
     }
 
     /// Makes sure that the cluster can be mounted at `directory`, which is made if it is missing.
-    async fn prepare_place(
-        &self,
-        directory: &Path,
-        made: &mut Vec<PathBuf>,
-    ) -> Result<Place, CliError> {
+    fn prepare_place(&self, directory: &Path, made: &mut Vec<PathBuf>) -> Result<Place, CliError> {
         let state = fuse::mount_state(directory);
         if matches!(state, Ok(MountState::NotMounted) | Err(_)) {
             let path = std::path::absolute(directory)
@@ -189,7 +185,7 @@ impl Up<'_> {
         let path = fuse::resolve(directory)?;
         let is_served = mounting::is_served(&self.directory, &self.wish.name, &path)?;
         if !is_served {
-            mounting::prepare_place(&self.platform, &self.directory, &path).await?;
+            mounting::prepare_place(&self.directory, &path)?;
         }
         Ok(Place { path, is_served })
     }
@@ -483,9 +479,11 @@ fn summarise(
         let how = if started.contains(&node.id) { "started" } else { "was running" };
         output.line(format_args!("  node {}  {}  pid {pid}  {how}", node.id, node.address))?;
     }
-    for mount in directory.mounts()?.iter().filter(|mount| mount.process.is_alive()) {
-        let (place, pid) = (mount.place.display(), mount.process.pid);
-        output.line(format_args!("  mounted at {place}  pid {pid}"))?;
+    for mount in directory.mounts()? {
+        if mounting::describe(directory, &mount)? == Some("mounted") {
+            let (place, pid) = (mount.place.display(), mount.process.pid);
+            output.line(format_args!("  mounted at {place}  pid {pid}"))?;
+        }
     }
     output.finish()
 }
