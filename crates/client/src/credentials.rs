@@ -153,6 +153,7 @@ mod tests {
             modified: time,
             changed: time,
             created: time,
+            has_xattrs: false,
         }
     }
 

@@ -269,7 +269,7 @@ impl Client {
         cache.map_or(Found::Unknown, |cache| cache.name(directory, name, now))
     }
 
-    fn known_attributes(&self, inode: InodeNumber) -> Option<Leased<Attributes>> {
+    pub(crate) fn known_attributes(&self, inode: InodeNumber) -> Option<Leased<Attributes>> {
         let now = self.shared.platform.monotonic();
         let (value, held) = self.shared.cache.as_ref()?.attributes(inode, now)?;
         let attributes_until = held.attributes_until;

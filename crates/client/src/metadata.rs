@@ -418,6 +418,7 @@ impl Client {
             modified: now,
             changed: now,
             created: now,
+            has_xattrs: false,
         }
     }
 

@@ -67,6 +67,9 @@ impl Client {
             if name.as_bytes().starts_with(b"user.") {
                 self.require(inode, Access::READ).await?;
             }
+            if self.has_no_xattrs(inode) {
+                return Err(Errno::ENODATA.into());
+            }
             let request = GetXattr { inode, name: name.clone() };
             self.ask_home(inode, &request, self.deadline()).await
         };
@@ -75,8 +78,17 @@ impl Client {
 
     /// The names of the extended attributes of an inode, sorted.
     pub async fn list_xattrs(&self, inode: InodeNumber) -> Result<Vec<XattrName>, ClientError> {
+        if self.has_no_xattrs(inode) {
+            return Ok(Vec::new());
+        }
         let result = self.ask_home(inode, &ListXattrs { inode }, self.deadline()).await;
         result.map_err(|error| error.during("list the attributes of", Subject::Inode(inode)))
+    }
+
+    /// Whether it is known under a lease that an inode has none: kernels ask for access lists and
+    /// capabilities of everything.
+    fn has_no_xattrs(&self, inode: InodeNumber) -> bool {
+        self.known_attributes(inode).is_some_and(|known| !known.value.has_xattrs)
     }
 
     /// Fails unless the user may change this attribute: who writes the file, those of programs;

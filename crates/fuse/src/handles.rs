@@ -131,6 +131,7 @@ mod tests {
             modified: Timestamp::default(),
             changed: Timestamp::default(),
             created: Timestamp::default(),
+            has_xattrs: false,
         }
     }
 

@@ -61,6 +61,7 @@ impl Target {
         let inode = namespace::new_inode(number, kind, heritage.permissions, directory, now);
         let mut inode = inode.without_name();
         inode.attributes.chunk_size = heritage.chunk_size;
+        inode.attributes.has_xattrs = !heritage.xattrs.is_empty();
         let mut answer = CreateReply {
             inode: number,
             kind,
@@ -92,6 +93,7 @@ pub(crate) fn new_inode(
     let permissions = heritage.permissions;
     let mut inode = namespace::new_inode(number, request.kind, permissions, request.directory, now);
     inode.attributes.chunk_size = heritage.chunk_size;
+    inode.attributes.has_xattrs = !heritage.xattrs.is_empty();
     inode.attributes.device = request.device;
     if request.kind == InodeType::Symlink {
         inode.attributes.size = request.symlink.len() as u64;

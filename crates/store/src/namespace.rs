@@ -125,6 +125,7 @@ pub fn execute(
             let mut inode =
                 new_inode(result.inode, InodeType::Directory, *permissions, *parent, now);
             inode.attributes.chunk_size = *chunk_size;
+            inode.attributes.has_xattrs = !xattrs.is_empty();
             inode = inode.with_name(name.clone());
             tx.put(Record::PutInode { inode });
             for (name, value) in xattrs.clone() {
@@ -206,6 +207,7 @@ pub fn new_inode(
         modified: now,
         changed: now,
         created: now,
+        has_xattrs: false,
     };
     Inode::new(attributes)
 }

@@ -194,5 +194,6 @@ fn root(permissions: FilePermissions, chunk_size: u32, now: Timestamp) -> Inode 
         modified: now,
         changed: now,
         created: now,
+        has_xattrs: false,
     })
 }

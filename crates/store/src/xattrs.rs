@@ -86,7 +86,9 @@ pub fn set(
     } else {
         delete(tx, inode, name);
     }
+    let has_xattrs = has_any(tx, inode);
     change(tx, inode, |found| {
+        found.attributes.has_xattrs = has_xattrs;
         let mode = &mut found.attributes.permissions.mode;
         if let Some(acl) = acl.filter(|_| name.is_access_acl()) {
             *mode = *mode & !PERMISSION_BITS | acl.permission_bits();
@@ -111,7 +113,11 @@ pub fn remove(
     }
     if exists {
         delete(tx, inode, name);
-        change(tx, inode, |found| found.attributes.changed = now);
+        let has_xattrs = has_any(tx, inode);
+        change(tx, inode, |found| {
+            found.attributes.has_xattrs = has_xattrs;
+            found.attributes.changed = now;
+        });
     }
     Ok(())
 }
@@ -179,7 +185,8 @@ pub fn without_privileges(mode: u32) -> u32 {
     }
 }
 
-/// The record that takes a program's capabilities away, as every write to it must.
+/// The record that takes a program's capabilities away, as every write to it must. That the inode
+/// may have attributes stays said of it.
 pub fn without_capability(state: &State, inode: InodeNumber) -> Option<Record> {
     if state.xattrs.is_empty() {
         return None;
@@ -192,6 +199,10 @@ pub fn without_capability(state: &State, inode: InodeNumber) -> Option<Record> {
 pub fn drop_capability(tx: &mut Transaction, inode: InodeNumber) {
     let record = without_capability(&tx.state(), inode);
     record.into_iter().for_each(|record| tx.put(record));
+}
+
+fn has_any(tx: &Transaction, inode: InodeNumber) -> bool {
+    tx.state().xattrs_of(inode).next().is_some()
 }
 
 fn delete(tx: &mut Transaction, inode: InodeNumber, name: &XattrName) {

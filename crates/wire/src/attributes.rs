@@ -114,6 +114,8 @@ pub struct Attributes {
     pub changed: Timestamp,
     /// Birth.
     pub created: Timestamp,
+    /// Whether it may have extended attributes; without, it certainly has none.
+    pub has_xattrs: bool,
 }
 wire_struct!(Attributes {
     inode,
@@ -130,6 +132,7 @@ wire_struct!(Attributes {
     modified,
     changed,
     created,
+    has_xattrs,
 });
 
 /// Attributes to set; `None` leaves one as it is. The change time is always the home's.

@@ -55,9 +55,9 @@ impl XattrName {
         Self(DEFAULT_ACL.into())
     }
 
-    /// A name at or before every other; not a valid one itself.
+    /// The first of all names.
     pub fn first() -> Self {
-        Self(Box::default())
+        Self(b"security.\x01"[..].into())
     }
 
     /// What a program gets beyond its user's rights; a write takes it away.
@@ -147,6 +147,8 @@ mod tests {
             assert_eq!(XattrName::from_bytes(&name.to_bytes()), Ok(name));
         }
         let check = |bad: &[u8], errno| assert_eq!(XattrName::new(bad), Err(errno), "{bad:?}");
+        assert_eq!(XattrName::new(XattrName::first().as_bytes()), Ok(XattrName::first()));
+        assert!(NAMESPACES.iter().all(|namespace| *namespace >= &b"security."[..]));
         check(b"", Errno::ERANGE);
         check(&[b'u'; 256], Errno::ERANGE);
         check(b"user.", Errno::EINVAL);

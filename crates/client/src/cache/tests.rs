@@ -34,6 +34,7 @@ fn attributes(inode: InodeNumber, size: u64) -> Attributes {
         modified: Default::default(),
         changed: Default::default(),
         created: Default::default(),
+        has_xattrs: false,
     }
 }
 

@@ -116,6 +116,7 @@ impl Fake {
             modified: now,
             changed: now,
             created: now,
+            has_xattrs: false,
         };
         let (content, names, symlink) = Default::default();
         self.nodes.borrow_mut().insert(inode, Node { attributes, content, names, symlink });

@@ -31,14 +31,17 @@ fn attributes_are_set_listed_and_removed() {
         let inode = file(&session, "f", 0o644).await;
         let big = vec![7; 64 << 10];
         let before = session.attributes(inode).await.unwrap();
+        assert!(!before.has_xattrs);
         let after = session.ask(inode, &set(inode, "user.big", &big)).await.unwrap();
-        assert!(after.changed > before.changed);
+        assert!(after.changed > before.changed && after.has_xattrs);
         session.ask(inode, &set(inode, "trusted.a", b"")).await.unwrap();
         assert_eq!(session.ask(inode, &get(inode, "user.big")).await.unwrap(), big);
         let names = session.ask(inode, &ListXattrs { inode }).await.unwrap();
         assert_eq!(names, [xattr("trusted.a"), xattr("user.big")]);
         let remove = RemoveXattr { inode, name: xattr("user.big") };
-        session.ask(inode, &remove).await.unwrap();
+        assert!(session.ask(inode, &remove).await.unwrap().has_xattrs, "one is left");
+        let last = RemoveXattr { inode, name: xattr("trusted.a") };
+        assert!(!session.ask(inode, &last).await.unwrap().has_xattrs);
         assert_eq!(session.refusal(inode, &remove).await, Errno::ENODATA);
         assert_eq!(session.refusal(inode, &get(inode, "user.big")).await, Errno::ENODATA);
     });
@@ -166,11 +169,13 @@ fn default_lists_are_inherited_by_what_is_created_at_either_home() {
             let mode = async |inode| session.attributes(inode).await.unwrap().permissions.mode;
             let file = new("f", InodeType::File, 0o666).await;
             assert_eq!(mode(file).await, 0o660);
+            assert!(session.attributes(file).await.unwrap().has_xattrs);
             assert_eq!(session.ask(file, &get(file, ACCESS)).await, Ok(acl(6, 6, 5, 6, 0)));
             assert_eq!(session.refusal(file, &get(file, DEFAULT)).await, Errno::ENODATA);
             for text in ["a", "b", "c", "d"] {
                 let directory = new(text, InodeType::Directory, 0o2755).await;
                 assert_eq!(mode(directory).await, 0o2751);
+                assert!(session.attributes(directory).await.unwrap().has_xattrs);
                 let own = session.ask(directory, &get(directory, ACCESS)).await;
                 assert_eq!(own, Ok(acl(7, 6, 5, 5, 1)));
                 let default = session.ask(directory, &get(directory, DEFAULT)).await;
