@@ -433,7 +433,7 @@ impl Model {
             (Operation::Open { .. } | Operation::Stat { .. }, _) => return Some(()),
             (Operation::Chmod { mode, .. }, _) => inode.mode = mode,
             (Operation::SetTimes { accessed, modified, .. }, kind) => {
-                // A write's own time may still be on its way.
+                // A write beside this may be seen before it moves the times.
                 let is_settled = !matches!(kind, Kind::File(content) if !content.is_untouched());
                 inode.accessed = Some(accessed);
                 inode.modified = is_settled.then_some(modified);
