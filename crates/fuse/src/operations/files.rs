@@ -1,6 +1,6 @@
 //! Files: opening, creating, closing, and making durable.
 
-use ringfs_client::{Leased, OpenFile, OpenMode};
+use ringfs_client::{ClientError, Leased, OpenFile, OpenMode};
 use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Name};
 
 use crate::abi::{
@@ -113,7 +113,15 @@ impl Worker {
     }
 
     pub(crate) async fn sync_all(&self) -> Outcome {
-        self.client.sync_all().await?;
+        let synced = match self.client.sync_all().await {
+            // That the session ended is no concern of what is to be durable.
+            Err(ClientError::SessionExpired { .. }) => {
+                self.client.renew_expired_session();
+                self.client.sync_all().await
+            }
+            result => result,
+        };
+        synced?;
         Ok(Reply::empty().into())
     }
 }
