@@ -79,6 +79,8 @@ pub(crate) struct FileState {
     attributes: RefCell<Attributes>,
     /// Counts the replies taken over.
     replies: Cell<u64>,
+    /// What the home told after the latest change through this state.
+    told: RefCell<Option<Attributes>>,
     /// How far data is written and how far the home knows.
     pub(crate) extension: Extension,
     /// Held by whoever announces a reach.
@@ -101,6 +103,7 @@ impl FileState {
             session: session.clone(),
             attributes: RefCell::new(attributes),
             replies: Cell::new(0),
+            told: RefCell::default(),
             extension: Extension::default(),
             reserving: Mutex::default(),
             reference: RefCell::new(reference),
@@ -134,18 +137,19 @@ impl FileState {
         if self.session.has_ended() { Err(Errno::ESTALE.into()) } else { Ok(self.session.clone()) }
     }
 
-    /// Carries out a change of the file's bytes, whose replies are accepted by this state: of what
-    /// the process caches, only the attributes of the last reply are left.
+    /// Carries out a change of the file's bytes, whose replies are accepted by this state: of the
+    /// attributes that the process caches, only those of the last reply are left. The hints here
+    /// would not do: they keep the largest size known, and a cut within the head lowers it without
+    /// a new generation.
     pub(crate) async fn changing<T>(
         &self,
         change: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let begun = self.client.begin_change(&[self.inode()], &[]);
-        let replies = self.replies.get();
+        self.told.take();
         let result = change.await;
         match &result {
-            Ok(_) if self.replies.get() == replies => begun.done(None, &[]),
-            Ok(_) => begun.done(Some(&self.attributes()), &[]),
+            Ok(_) => begun.done(self.told.take().as_ref(), &[]),
             Err(error) => begun.failed(error),
         }
         result
@@ -185,8 +189,14 @@ impl FileState {
         }
     }
 
-    /// Checks and takes over the attributes of a reply.
+    /// Checks and takes over the attributes that the home told after a change.
     pub(crate) fn accept(&self, attributes: &Attributes) -> Result<(), ClientError> {
+        self.accept_hint(attributes)?;
+        *self.told.borrow_mut() = Some(attributes.clone());
+        Ok(())
+    }
+
+    fn accept_hint(&self, attributes: &Attributes) -> Result<(), ClientError> {
         if attributes.inode != self.inode() {
             let home = self.session.home(self.inode());
             return Err(ClientError::protocol(home, "attributes of another inode"));
@@ -213,7 +223,7 @@ impl FileState {
         let request = HeadRead { inode: self.inode(), offset, length };
         let response = self.call(&request, None, deadline).await?;
         let is_latest = self.replies.get() == replies;
-        self.accept(&response.reply)?;
+        self.accept_hint(&response.reply)?;
         if is_latest {
             *self.attributes.borrow_mut() = response.reply.clone();
         }

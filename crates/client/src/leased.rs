@@ -143,9 +143,8 @@ impl Client {
         inode: InodeNumber,
         mode: OpenMode,
     ) -> Result<(OpenFile, Leased<Attributes>), ClientError> {
-        let file = self.open_as(inode, mode).await?;
-        let attributes = self.shown(file.attributes());
-        Ok((file, attributes))
+        let (file, attributes) = self.open_as(inode, mode).await?;
+        Ok((file, self.shown(attributes)))
     }
 
     /// Creates and opens a regular file; tells whether it is new. Without `exclusive` an existing
@@ -160,8 +159,8 @@ impl Client {
         mode: OpenMode,
     ) -> Result<(OpenFile, Leased<Attributes>, bool), ClientError> {
         let new = NewFile { permissions, umask, exclusive };
-        let (file, created) = self.create_as(directory, name, new, mode).await?;
-        let attributes = self.shown_as(directory, name, file.attributes());
+        let (file, found, created) = self.create_as(directory, name, new, mode).await?;
+        let attributes = self.shown_as(directory, name, found);
         Ok((file, attributes, created))
     }
 

@@ -73,7 +73,7 @@ impl Client {
     /// Opens a regular file for reading and writing, as far as the user's permissions go.
     pub async fn open(&self, inode: InodeNumber) -> Result<OpenFile, ClientError> {
         let result = async {
-            let file = self.open_inode(inode, self.deadline()).await?;
+            let (file, _) = self.open_inode(inode, self.deadline()).await?;
             self.restricted(file)
         };
         result.await.map_err(|error| error.during("open", Subject::Inode(inode)))
@@ -90,7 +90,7 @@ impl Client {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
             let new = NewFile { permissions, umask: 0, exclusive };
-            let (state, _) = self.create_state(directory, name, new, self.deadline()).await?;
+            let (state, ..) = self.create_state(directory, name, new, self.deadline()).await?;
             Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
@@ -101,11 +101,11 @@ impl Client {
         &self,
         inode: InodeNumber,
         mode: OpenMode,
-    ) -> Result<OpenFile, ClientError> {
+    ) -> Result<(OpenFile, Attributes), ClientError> {
         let result = async {
-            let state = self.open_inode(inode, self.deadline()).await?;
+            let (state, found) = self.open_inode(inode, self.deadline()).await?;
             let mode = self.permitted(&state, mode)?;
-            self.cut_open(OpenFile::new(state, mode), false).await
+            self.cut_found(OpenFile::new(state, mode), found).await
         };
         result.await.map_err(|error| error.during("open", Subject::Inode(inode)))
     }
@@ -117,13 +117,18 @@ impl Client {
         name: &Name,
         new: NewFile,
         mode: OpenMode,
-    ) -> Result<(OpenFile, bool), ClientError> {
+    ) -> Result<(OpenFile, Attributes, bool), ClientError> {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
-            let (state, created) = self.create_state(directory, name, new, self.deadline()).await?;
+            let (state, found, created) =
+                self.create_state(directory, name, new, self.deadline()).await?;
             let mode = if created { mode } else { self.permitted(&state, mode)? };
-            let file = self.cut_open(OpenFile::new(state, mode), created).await?;
-            Ok::<_, ClientError>((file, created))
+            let file = OpenFile::new(state, mode);
+            if created {
+                return Ok::<_, ClientError>((file, found, true));
+            }
+            let (file, found) = self.cut_found(file, found).await?;
+            Ok((file, found, false))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
     }
@@ -208,7 +213,7 @@ impl Client {
         let new = NewFile { permissions, umask: 0, exclusive: mode.exclusive };
         let created = self.create_state(directory, name, new, deadline).await;
         match created {
-            Ok((state, is_new)) => {
+            Ok((state, _, is_new)) => {
                 let checked = if is_new { mode } else { self.permitted(&state, mode)? };
                 self.cut_open(OpenFile::new(state, checked), is_new).await.map(Opened::File)
             }
@@ -243,6 +248,20 @@ impl Client {
     }
 
     /// Cuts a file to nothing if it was opened so.
+    async fn cut_found(
+        &self,
+        file: OpenFile,
+        found: Attributes,
+    ) -> Result<(OpenFile, Attributes), ClientError> {
+        let mode = file.mode();
+        if !(mode.truncate && mode.write) {
+            return Ok((file, found));
+        }
+        let cut = file.file.client.truncate(file.inode(), 0).await?;
+        Ok((file, cut))
+    }
+
+    /// The same of a file that may be new.
     async fn cut_open(&self, file: OpenFile, is_new: bool) -> Result<OpenFile, ClientError> {
         let mode = file.mode();
         if mode.truncate && mode.write && !is_new {
@@ -294,7 +313,7 @@ impl Client {
                 Ok(Some((attributes, reference))) => {
                     self.file_state(&session, &attributes, Some(reference))
                 }
-                Ok(None) => self.open_inode(reply.inode, deadline).await,
+                Ok(None) => self.open_inode(reply.inode, deadline).await.map(|(state, _)| state),
                 Err(error) => Err(error),
             };
             match opened {
@@ -314,7 +333,7 @@ impl Client {
         name: &Name,
         new: NewFile,
         deadline: Deadline,
-    ) -> Result<(Rc<FileState>, bool), ClientError> {
+    ) -> Result<(Rc<FileState>, Attributes, bool), ClientError> {
         let mut attempt = 0;
         loop {
             let session = self.current_session();
@@ -354,7 +373,8 @@ impl Client {
             drop(opening);
             let opened = match near {
                 Ok(Some((attributes, reference))) => {
-                    self.file_state(&session, &attributes, Some(reference))
+                    let state = self.file_state(&session, &attributes, Some(reference));
+                    state.map(|state| (state, attributes))
                 }
                 Ok(None) => self.open_inode(reply.inode, deadline).await,
                 Err(error) => Err(error),
@@ -365,7 +385,7 @@ impl Client {
                     self.back_off(attempt, deadline, Status::Busy).await?;
                     attempt += 1;
                 }
-                result => return result.map(|state| (state, reply.created)),
+                result => return result.map(|(state, found)| (state, found, reply.created)),
             }
         }
     }
@@ -395,11 +415,12 @@ impl Client {
         &self,
         inode: InodeNumber,
         deadline: Deadline,
-    ) -> Result<Rc<FileState>, ClientError> {
+    ) -> Result<(Rc<FileState>, Attributes), ClientError> {
         let session = self.current_session();
         let reference = Reference::count(&session, inode).await;
         let attributes = self.take_reference(&session, inode, deadline).await?;
-        self.file_state(&session, &attributes, Some(reference))
+        let state = self.file_state(&session, &attributes, Some(reference))?;
+        Ok((state, attributes))
     }
 
     /// Has the home note the session's reference.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, join_all};
-use ringfs_client::{Client, ClientError, OpenMode, Revoked, SharedClient};
+use ringfs_client::{Client, ClientError, OpenFile, OpenMode, Revoked, SharedClient};
 use ringfs_platform::Platform;
 use ringfs_wire::{
     AttributeChanges, Attributes, Errno, InodeNumber, InodeType, Lease, Name, RenameMode,
@@ -37,6 +37,8 @@ struct Scene {
     judge: Client,
     mounts: Vec<SharedClient>,
     workers: Vec<Client>,
+    /// One file that each worker has open all the time.
+    open: Vec<OpenFile>,
     directories: Vec<InodeNumber>,
     /// Answers that came with a promise.
     promises: Cell<u64>,
@@ -55,6 +57,7 @@ impl Scene {
             judge,
             mounts: Vec::new(),
             workers: Vec::new(),
+            open: Vec::new(),
             directories,
             promises: Cell::new(0),
         };
@@ -68,6 +71,11 @@ impl Scene {
             scene.workers.extend((0..WORKERS).map(|_| shared.client(&platform)));
             scene.mounts.push(shared);
         }
+        let shared = scene.judge.create(ROOT, &name("shared"), OWNER, true).await.unwrap();
+        for worker in &scene.workers {
+            let opened = worker.open_leased(shared.inode(), OpenMode::READ_WRITE).await;
+            scene.open.push(opened.unwrap().0);
+        }
         Rc::new(scene)
     }
 
@@ -80,9 +88,11 @@ impl Scene {
     }
 
     /// One change at random; that it fails is none of our business.
-    async fn change(&self, client: &Client) -> Result<(), ClientError> {
+    async fn change(&self, worker: usize) -> Result<(), ClientError> {
+        let (client, open) = (&self.workers[worker], &self.open[worker]);
         let ((directory, name), (other, to)) = (self.place(), self.place());
-        let dice = self.platform.random_u64() % 14;
+        let dice = self.platform.random_u64() % 18;
+        let small = self.platform.random_u64() % 40_000;
         match dice {
             0 | 1 => {
                 client.mknod_leased(directory, &name, InodeType::File, OWNER, 0, 0).await.map(drop)
@@ -92,6 +102,9 @@ impl Scene {
             4 => client.rmdir(directory, &name).await,
             5 | 6 => client.rename(directory, &name, other, &to, RenameMode::Replace).await,
             7 => client.rename(directory, &name, other, &to, RenameMode::Exchange).await,
+            14 | 15 => open.write(small, vec![2; 100]).await,
+            16 => open.append(vec![3; 100]).await.map(drop),
+            17 => client.truncate(open.inode(), small).await.map(drop),
             8 => client
                 .create_leased(directory, &name, OWNER, 0, false, OpenMode::REPLACE)
                 .await
@@ -121,6 +134,11 @@ impl Scene {
 
     /// Every worker sees what the homes have.
     async fn check(&self) {
+        for (index, open) in self.open.iter().enumerate() {
+            let truth = self.judge.attributes(open.inode()).await.unwrap();
+            let seen = self.workers[index].attributes_leased(open.inode()).await.unwrap();
+            assert_eq!(seen.value, truth, "worker {index}");
+        }
         for directory in &self.directories {
             let truth = self.judge.attributes(*directory).await.unwrap();
             for (index, worker) in self.workers.iter().enumerate() {
@@ -165,14 +183,15 @@ impl Scene {
     async fn play(self: &Rc<Self>, rounds: usize, at_a_time: bool) {
         for _ in 0..rounds {
             if at_a_time {
-                let changes = self.workers.iter().map(|worker| async move {
+                let changes = (0..self.workers.len()).map(|worker| async move {
                     for _ in 0..4 {
                         let _ = self.change(worker).await;
                     }
                 });
                 join_all(changes).await;
             } else {
-                let _ = self.change(self.pick(&self.workers)).await;
+                let worker = self.platform.random_u64() as usize % self.workers.len();
+                let _ = self.change(worker).await;
             }
             self.check().await;
         }
