@@ -27,6 +27,8 @@ const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Mounts {
     running: BTreeMap<SimulatedNode, Rc<Kernel>>,
+    /// Calls that kernels of mounts long gone answered by themselves.
+    past_hits: u64,
     /// Why a mount failed.
     failure: Rc<RefCell<Option<String>>>,
 }
@@ -77,7 +79,9 @@ impl Mounts {
 
     /// The machine of a mount is gone.
     pub(crate) fn note_dead(&mut self, node: SimulatedNode) {
-        self.running.remove(&node);
+        if let Some(kernel) = self.running.remove(&node) {
+            self.past_hits += kernel.hits();
+        }
     }
 
     /// What a mount did that no mount may do.
@@ -91,12 +95,13 @@ impl Mounts {
 
     /// Calls that kernels answered by themselves.
     pub(crate) fn hits(&self) -> u64 {
-        self.running.values().map(|kernel| kernel.hits()).sum()
+        self.past_hits + self.running.values().map(|kernel| kernel.hits()).sum::<u64>()
     }
 
     /// Unmounts everything.
     pub(crate) fn unmount_all(&mut self) {
         for kernel in std::mem::take(&mut self.running).into_values() {
+            self.past_hits += kernel.hits();
             kernel.unmount();
         }
     }

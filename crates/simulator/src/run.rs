@@ -43,6 +43,8 @@ const REST_AFTER_TROUBLE: Duration = Duration::from_secs(40);
 const REST_AFTER_CUT: Duration = Duration::from_secs(3);
 /// Messages under way arrive within this.
 const REST: Duration = Duration::from_millis(50);
+/// What two clients have fought over may be cached again after this.
+const UNCONTESTED_AFTER: Duration = Duration::from_millis(1_100);
 /// Bytes of files that a walk reads: all, files here are smaller.
 const WALK_READ_LEN: u64 = 8 << 20;
 /// First machine of the clients; servers come before it.
@@ -275,6 +277,9 @@ impl Run {
         shared.knowledge.borrow_mut().begin_round();
         shared.is_stopping.set(false);
         self.cut = None;
+        if shared.swarm.mounted.contains(&true) && shared.rng.chance(600) {
+            shared.simulation.run_until(|| false, UNCONTESTED_AFTER);
+        }
         for actor in &self.actors {
             let len = 1 + shared.rng.below(shared.swarm.script_len_max);
             actor.is_busy.set(true);

@@ -62,11 +62,12 @@ impl MountDoor {
 
     /// Carries out one operation.
     pub(crate) async fn perform(&self, operation: &Operation) -> Result<Reply, Trouble> {
-        let result = match self.perform_on_names(operation).await {
-            None => self.perform_on_inode(operation).await,
-            Some(result) => result,
-        };
         let is_held = operation.inode().is_some_and(|i| self.handles.borrow().contains_key(&i));
+        let result = match self.attempt(operation).await {
+            // A path that leads to something stale is walked again.
+            Err(Errno::ESTALE) if !is_held => self.attempt(operation).await,
+            result => result,
+        };
         result.map_err(|errno| match errno {
             Errno::EIO => Trouble::Unknown("I/O error".to_owned()),
             NOT_CONNECTED => Trouble::Unknown("the mount is gone".to_owned()),
@@ -77,6 +78,13 @@ impl MountDoor {
             }
             errno => Trouble::Failed(errno),
         })
+    }
+
+    async fn attempt(&self, operation: &Operation) -> Result<Reply, Errno> {
+        match self.perform_on_names(operation).await {
+            None => self.perform_on_inode(operation).await,
+            Some(result) => result,
+        }
     }
 
     async fn perform_on_names(&self, operation: &Operation) -> Option<Result<Reply, Errno>> {

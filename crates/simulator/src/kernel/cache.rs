@@ -139,6 +139,7 @@ impl Cache {
     /// Attributes asked for at `version`; nothing if the inode has changed here since.
     pub(crate) fn enter_attr(&mut self, reply: &TimedAttr, version: u64, now: Duration) {
         let found = self.inode(reply.attr.inode);
+        tracing::trace!(inode = %reply.attr.inode, size = reply.attr.size, valid = reply.valid, version, known = found.version, "attributes");
         if found.version > version {
             found.until = Duration::ZERO;
             return;

@@ -115,6 +115,8 @@ impl Kernel {
         };
         let answer = self.changed.until(answer).await;
         self.calls.borrow_mut().remove(&unique);
+        let error = answer.as_ref().err();
+        tracing::trace!(unique, ?opcode, %node, ?error, "answered");
         answer
     }
 
@@ -169,6 +171,7 @@ impl Kernel {
 
     /// Carries out a notify. Pages that are being read or written are waited for.
     async fn obey(&self, message: Message) {
+        tracing::trace!(?message, "notify");
         match message {
             Message::IncrementEpoch => self.cache.borrow_mut().increment_epoch(),
             Message::InvalidateInode { inode, offset, len } => {

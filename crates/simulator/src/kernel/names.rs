@@ -284,7 +284,13 @@ impl Kernel {
             return Err(Errno::EEXIST);
         }
         if target == Some(source) {
-            return Ok(());
+            // Linux trusts what it knew of the old name: of two renames between names of one
+            // inode, from two mounts at the same time, both may then succeed. The model does not
+            // know that.
+            return match self.ask_name(from).await?.map(|entry| entry.node) {
+                Some(node) if node == source => Ok(()),
+                _ => Err(Errno::ENOENT),
+            };
         }
         let mut body = Writer::default();
         let flags = if no_replace { abi::NO_REPLACE } else { 0 };
