@@ -79,8 +79,11 @@ impl Target {
             if let Some(head) = head {
                 inode.head = head;
             }
-            if cuts_chunks {
+            // Clients count on it: within one generation a size only grows.
+            if cuts_chunks || at < before.size {
                 inode.attributes.generation = Generation(before.generation.0 + 1);
+            }
+            if cuts_chunks {
                 inode.attributes.reach = if at > HEAD_SIZE { at } else { 0 };
             }
         });
