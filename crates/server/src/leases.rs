@@ -7,7 +7,7 @@
 //! whether the change that caused it still waits or not; for a while after it nothing is granted to
 //! others, so that the change, tried again, gets through.
 //!
-//! Deliberately kept in memory only: after a restart nothing is claimed until every holder that
+//! Deliberately kept in memory only: after a restart no claim is clear until every holder that
 //! the log names has learned that its leases are gone. Whether what is granted is true is the
 //! caller's business.
 
@@ -21,11 +21,9 @@ use ringfs_wire::{InodeNumber, Lease, Revocation, SessionId, Status};
 
 /// Longest wait for holders inside one request; then the answer is busy.
 const WAIT_MAX: Duration = Duration::from_millis(1000);
-/// Nothing is granted to others for so long after a revocation.
+/// Nothing is granted to others for so long after a revocation; but a file's content, if it was
+/// given back in time: who reads through a cache has to wait for it.
 const HOLD: Duration = Duration::from_millis(1000);
-/// The same for a file's content: readers of a file that is written now and then shall not stay
-/// without a cache for long.
-const HOLD_BRIEF: Duration = Duration::from_millis(200);
 /// Leases granted at one time, at most: about 30 bytes each.
 const LEASES_MAX: usize = 4 << 20;
 /// Revocations in one answer, at most.
@@ -40,7 +38,7 @@ pub(crate) struct Conflict {
     pub(crate) inode: InodeNumber,
     /// What others may not cache meanwhile.
     pub(crate) lease: Lease,
-    /// Which of it is granted again soon.
+    /// Which of it is granted again as soon as the change is through.
     pub(crate) brief: Lease,
 }
 
@@ -79,8 +77,8 @@ struct Table {
     pending: BTreeMap<(InodeNumber, SessionId), Pending>,
     /// Claims by inode and number, with who made them.
     claims: BTreeMap<(InodeNumber, u64), (SessionId, Lease)>,
-    /// What only one holder is granted for now, by inode, that holder, and whether it is brief.
-    holds: BTreeMap<(InodeNumber, SessionId, bool), Hold>,
+    /// What only one holder is granted for now, by inode and that holder.
+    holds: BTreeMap<(InodeNumber, SessionId), Hold>,
     /// Holds are looked through when there are more.
     holds_limit: usize,
     /// Last number of a revocation or claim.
@@ -251,10 +249,10 @@ impl Table {
             .map(|(_, pending)| pending.lease);
         let claims = self.claims.range((inode, 0)..=(inode, u64::MAX));
         let claimed = claims.filter(|(_, (by, _))| *by != holder).map(|(_, (_, lease))| *lease);
-        let holds = (inode, SessionId(0), false)..=(inode, SessionId(u64::MAX), true);
+        let holds = (inode, SessionId(0))..=(inode, SessionId(u64::MAX));
         let held = self.holds.range(holds);
         let held = held
-            .filter(|((_, by, _), hold)| *by != holder && hold.until > now)
+            .filter(|((_, by), hold)| *by != holder && hold.until > now)
             .map(|(_, hold)| hold.lease);
         asked.chain(claimed).chain(held).fold(Lease::NONE, Lease::or)
     }
@@ -319,7 +317,7 @@ impl Table {
         let (by, answered) = (pending.by, pending.lease.and(lease));
         // Who had to wait for long has given up and comes back later.
         let is_late = now.saturating_sub(pending.since) >= WAIT_MAX;
-        let brief = if is_late { Lease::NONE } else { answered.and(pending.brief) };
+        let held = if is_late { answered } else { answered.without(pending.brief) };
         pending.lease = pending.lease.without(lease);
         if pending.lease.is_none() {
             let number = pending.number;
@@ -328,20 +326,14 @@ impl Table {
                 known.queue.remove(&number);
             }
         }
-        self.hold((inode, by, false), answered.without(brief), now + HOLD, now);
-        self.hold((inode, by, true), brief, now + HOLD_BRIEF, now);
+        self.hold((inode, by), held, now);
     }
 
-    fn hold(
-        &mut self,
-        key: (InodeNumber, SessionId, bool),
-        lease: Lease,
-        until: Duration,
-        now: Duration,
-    ) {
+    fn hold(&mut self, key: (InodeNumber, SessionId), lease: Lease, now: Duration) {
         if lease.is_none() {
             return;
         }
+        let until = now + HOLD;
         let hold = self.holds.entry(key).or_insert(Hold { lease, until });
         let before = if hold.until > now { hold.lease } else { Lease::NONE };
         *hold = Hold { lease: lease.or(before), until };
