@@ -116,7 +116,7 @@ pub fn compare_trees(original: &Path, copy: &Path) {
     compare(original, copy, true);
 }
 
-/// The same, but holes may have been filled: a mount does not know how much room a file takes.
+/// The same, but holes may have been filled: a mount does not tell how much room a file takes.
 ///
 /// # Panics
 /// When the trees differ, saying where.

@@ -1,7 +1,7 @@
 //! Calls whose answers say for how long they hold: the doors that cache use these.
 //!
 //! Invariant: what was entered into the cache and still holds is answered without a request; a
-//! promise is made only for what is in the cache at the moment of the answer, so that whoever is
+//! promise is made only for what is in the cache when the answer is given, so that whoever is
 //! told of a revocation has been told of the promise. A client that caches nothing promises
 //! nothing.
 

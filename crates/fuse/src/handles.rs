@@ -50,14 +50,13 @@ impl Handles {
         assert!(worker < WORKERS_MAX, "workers are counted when a mount is made");
         // Zero is what the kernel sends for no handle.
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let handle =
-            Handle {
-                attributes,
-                is_cached,
-                has_killed_privileges: false,
-                lock_owners: Vec::new(),
-                workers: 1 << worker,
-            };
+        let handle = Handle {
+            attributes,
+            is_cached,
+            has_killed_privileges: false,
+            lock_owners: Vec::new(),
+            workers: 1 << worker,
+        };
         self.part(number).insert(number, handle);
         number
     }

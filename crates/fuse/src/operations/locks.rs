@@ -5,9 +5,7 @@
 //! remembers who locked through it, and what no FLUSH has ended is ended when it is closed.
 
 use futures_util::future::abortable;
-use ringfs_wire::{
-    Errno, FileLock, InodeNumber, LockMode, LockOwner, LockRange, LockSpace,
-};
+use ringfs_wire::{Errno, FileLock, InodeNumber, LockMode, LockOwner, LockRange, LockSpace};
 
 use crate::abi::{
     self, FlushIn, InHeader, LOCK_FLOCK, LockIn, LockOut, RELEASE_FLOCK_UNLOCK, ReleaseIn, Reply,
