@@ -77,7 +77,7 @@ struct Table {
     pending: BTreeMap<(InodeNumber, SessionId), Pending>,
     /// Claims by inode and number, with who made them.
     claims: BTreeMap<(InodeNumber, u64), (SessionId, Lease)>,
-    /// What only one holder is granted for now, by inode and that holder.
+    /// What only one holder is granted, by inode and that holder.
     holds: BTreeMap<(InodeNumber, SessionId), Hold>,
     /// Holds are looked through when there are more.
     holds_limit: usize,
