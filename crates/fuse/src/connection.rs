@@ -24,12 +24,16 @@ const CONGESTION_THRESHOLD: u16 = BACKGROUND_MAX / 4 * 3;
 const TIME_GRANULARITY: u32 = 1;
 
 /// Abilities used where the kernel has them.
+///
+/// With `AUTO_INVAL_DATA` a READ of cached pages first sees to it that the size is one that a
+/// lease covers: a notify drops attributes, but not the size that reads are measured by.
 const WANTED: u64 = init::ASYNC_READ
     | init::POSIX_LOCKS
     | init::FLOCK_LOCKS
     | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::DONT_MASK
+    | init::AUTO_INVAL_DATA
     | init::DO_READDIRPLUS
     | init::READDIRPLUS_AUTO
     | init::ASYNC_DIO
@@ -37,7 +41,6 @@ const WANTED: u64 = init::ASYNC_READ
     | init::POSIX_ACL
     | init::MAX_PAGES
     | init::CACHE_SYMLINKS
-    | init::EXPLICIT_INVAL_DATA
     | init::HANDLE_KILLPRIV_V2
     | init::SETXATTR_EXT
     | init::INIT_EXT
