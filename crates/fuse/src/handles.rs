@@ -21,8 +21,6 @@ pub(crate) const WORKERS_MAX: usize = 64;
 pub(crate) struct Handle {
     /// Its attributes when it was opened.
     pub(crate) attributes: Attributes,
-    /// Whether the kernel caches what it reads through this handle.
-    pub(crate) is_cached: bool,
     /// Whether a write through it has taken away what lets a program run with rights of its
     /// owner.
     pub(crate) has_killed_privileges: bool,
@@ -46,13 +44,12 @@ impl Handles {
     }
 
     /// Enters a file that `worker` has opened, and gives its number.
-    pub(crate) fn open(&self, attributes: Attributes, is_cached: bool, worker: usize) -> u64 {
+    pub(crate) fn open(&self, attributes: Attributes, worker: usize) -> u64 {
         assert!(worker < WORKERS_MAX, "workers are counted when a mount is made");
         // Zero is what the kernel sends for no handle.
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let handle = Handle {
             attributes,
-            is_cached,
             has_killed_privileges: false,
             lock_owners: Vec::new(),
             workers: 1 << worker,
@@ -137,11 +134,10 @@ mod tests {
     #[test]
     fn a_handle_ends_at_all_workers_that_used_it() {
         let handles = Handles::default();
-        let first = handles.open(attributes(5), true, 3);
-        let second = handles.open(attributes(5), false, 0);
+        let first = handles.open(attributes(5), 3);
+        let second = handles.open(attributes(5), 0);
         assert_ne!(first, second);
         assert!(first != 0 && handles.join(first, 7) && handles.join(first, 3));
-        assert!(handles.get(first).unwrap().is_cached && !handles.get(second).unwrap().is_cached);
         handles.note_lock_owner(first, 11);
         handles.note_lock_owner(first, 12);
         handles.note_lock_owner(first, 11);

@@ -72,34 +72,44 @@ impl Promises {
         *self.named() = Some(BTreeSet::new());
     }
 
-    /// Whether pages of `inode` are being dropped. A READ must then wait for nothing that the
-    /// revocation holds up, because the drop waits for the READ's pages.
-    pub(crate) fn is_dropping(&self, inode: InodeNumber) -> bool {
-        self.dropping.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&inode)
+    fn dropping(&self) -> MutexGuard<'_, BTreeMap<InodeNumber, u32>> {
+        self.dropping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// If pages of `inode` are being dropped, notes that a READ fills some without a lease, so
+    /// that they are dropped once more. Such a READ must wait for nothing that the revocation
+    /// holds up, because the drop waits for the READ's pages.
+    pub(crate) fn may_read_unleased(&self, inode: InodeNumber) -> bool {
+        let dropping = self.dropping();
+        let is_dropping = dropping.contains_key(&inode);
+        if is_dropping {
+            self.unleased(inode).fetch_add(1, Ordering::SeqCst);
+        }
+        is_dropping
     }
 
     fn begin_dropping(&self, inode: InodeNumber) {
-        let mut dropping = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
-        *dropping.entry(inode).or_default() += 1;
+        *self.dropping().entry(inode).or_default() += 1;
     }
 
-    fn end_dropping(&self, inode: InodeNumber) {
-        let mut dropping = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Ends a drop, unless a READ without a lease has come in since there were `before` of them
+    /// and this is not the `last` attempt.
+    fn end_dropping(&self, inode: InodeNumber, before: u64, last: bool) -> bool {
+        let mut dropping = self.dropping();
+        if !last && self.unleased(inode).load(Ordering::SeqCst) != before {
+            return false;
+        }
         if let Some(count) = dropping.get_mut(&inode) {
             *count -= 1;
             if *count == 0 {
                 dropping.remove(&inode);
             }
         }
+        true
     }
 
     fn unleased(&self, inode: InodeNumber) -> &AtomicU64 {
         &self.unleased[(inode.0 % COUNTERS) as usize]
-    }
-
-    /// Notes that a READ fills pages without a lease.
-    pub(crate) fn note_unleased_read(&self, inode: InodeNumber) {
-        self.unleased(inode).fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -126,14 +136,13 @@ impl KernelRevocations {
     async fn drop_pages(&self, inode: InodeNumber) {
         let promises = &self.state.promises;
         promises.begin_dropping(inode);
-        for _ in 0..DROPS_MAX {
+        for attempt in 1.. {
             let before = promises.unleased(inode).load(Ordering::SeqCst);
             self.notify(abi::notify_invalidate_inode(inode.0, true)).await;
-            if promises.unleased(inode).load(Ordering::SeqCst) == before {
+            if promises.end_dropping(inode, before, attempt == DROPS_MAX) {
                 break;
             }
         }
-        promises.end_dropping(inode);
     }
 
     async fn drop_names(&self, inode: InodeNumber) {
@@ -182,11 +191,12 @@ mod tests {
     #[test]
     fn drops_of_one_inode_are_counted() {
         let (promises, inode) = (Promises::default(), InodeNumber(3));
+        assert!(!promises.may_read_unleased(inode));
         promises.begin_dropping(inode);
         promises.begin_dropping(inode);
-        promises.end_dropping(inode);
-        assert!(promises.is_dropping(inode));
-        promises.end_dropping(inode);
-        assert!(!promises.is_dropping(inode));
+        assert!(promises.end_dropping(inode, 0, false));
+        assert!(promises.may_read_unleased(inode));
+        assert!(!promises.end_dropping(inode, 0, false), "a READ came in");
+        assert!(promises.end_dropping(inode, 1, false) && !promises.may_read_unleased(inode));
     }
 }

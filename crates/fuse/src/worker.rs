@@ -232,8 +232,8 @@ impl Worker {
     }
 
     /// Enters a file that this worker has opened.
-    pub(crate) fn enter(&self, file: OpenFile, is_cached: bool) -> u64 {
-        let handle = self.mount.handles.open(file.attributes(), is_cached, self.index);
+    pub(crate) fn enter(&self, file: OpenFile) -> u64 {
+        let handle = self.mount.handles.open(file.attributes(), self.index);
         self.files.borrow_mut().insert(handle, file);
         handle
     }

@@ -28,22 +28,17 @@ const EXECUTE_BITS: u32 = 0o111;
 
 /// READs of cached pages come in multiples of this.
 const PAGE_SIZE: u64 = 4_096;
-/// How often a cached READ asks again for a lease that is contested.
-const LEASE_ATTEMPTS: u32 = 40;
+/// How often a READ that fills pages asks again for a lease that is contested.
+const LEASE_ATTEMPTS: u32 = 20;
 /// The pause between two such attempts.
-const LEASE_PAUSE: Duration = Duration::from_millis(25);
+const LEASE_PAUSE: Duration = Duration::from_millis(5);
 
 impl Worker {
     pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
         let file = self.file(arguments.handle).await?;
         let fills_pages = arguments.offset.is_multiple_of(PAGE_SIZE)
             && u64::from(arguments.size).is_multiple_of(PAGE_SIZE);
-        let is_leased =
-            self.mount.caching && fills_pages && self.lease_pages(inode, arguments.handle).await?;
-        let unleased = self.mount.caching && fills_pages && !is_leased;
-        if unleased {
-            self.mount.promises.note_unleased_read(inode);
-        }
+        let unleased = self.mount.caching && fills_pages && !self.lease_pages(inode).await?;
         let read = file.read_slices(arguments.offset, arguments.size as usize).await;
         let reply = Reply::bulk(read.map_err(gone_is_stale)?);
         Ok(if unleased { Answer::Unleased(reply, inode) } else { reply.into() })
@@ -51,19 +46,16 @@ impl Worker {
 
     /// Whether what the kernel may cache of a READ is under a lease. A file that others change all
     /// the time is read without one in the end.
-    async fn lease_pages(&self, inode: InodeNumber, handle: u64) -> Result<bool, Failure> {
-        let is_cached = self.mount.handles.get(handle).is_some_and(|handle| handle.is_cached);
-        let attempts = if is_cached { LEASE_ATTEMPTS } else { 1 };
-        for attempt in 0..attempts {
+    /// Through an uncached handle the same READ may fill pages of a mapping.
+    async fn lease_pages(&self, inode: InodeNumber) -> Result<bool, Failure> {
+        for _ in 0..LEASE_ATTEMPTS {
             if self.client.content_lease(inode).await.map_err(gone_is_stale)?.is_some() {
                 return Ok(true);
             }
-            if self.mount.promises.is_dropping(inode) {
-                break;
+            if self.mount.promises.may_read_unleased(inode) {
+                return Ok(false);
             }
-            if attempt + 1 < attempts {
-                self.platform.sleep(LEASE_PAUSE).await;
-            }
+            self.platform.sleep(LEASE_PAUSE).await;
         }
         Ok(false)
     }

@@ -87,7 +87,7 @@ impl Worker {
         let keep = self.mount.pages.may_keep(leased.value.inode, leased.content);
         let keep = if keep { fopen::KEEP_CACHE } else { 0 };
         let direct = if is_cached { 0 } else { fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES };
-        let handle = self.enter(file, is_cached);
+        let handle = self.enter(file);
         OpenOut { handle, open_flags: keep | direct, backing: 0 }
     }
 
