@@ -29,7 +29,7 @@ const EXECUTE_BITS: u32 = 0o111;
 /// READs of cached pages come in multiples of this.
 const PAGE_SIZE: u64 = 4_096;
 /// How often a READ that fills pages asks again for a lease that is contested.
-const LEASE_ATTEMPTS: u32 = 20;
+const LEASE_ATTEMPTS: u32 = 200;
 /// The pause between two such attempts.
 const LEASE_PAUSE: Duration = Duration::from_millis(5);
 
