@@ -187,13 +187,27 @@ impl FuseNotifier {
     /// Hands `message`, a whole notify with its out header, to the kernel; resolves when the
     /// kernel has carried it out.
     ///
-    /// That can wait for pages that a READ is filling, so a READ must never wait for a notify.
-    /// Notifies are carried out one after another, in the order in which their futures were first
-    /// polled; one whose future was dropped may still be carried out. An inode that the kernel
-    /// does not know is no error.
+    /// Notifies that never wait are carried out one after another, in the order in which their
+    /// futures were first polled; one whose future was dropped may still be carried out. An inode
+    /// that the kernel does not know is no error.
     pub fn notify(&self, message: Vec<u8>) -> impl Future<Output = io::Result<()>> + use<> {
+        self.hand_over(message, false)
+    }
+
+    /// As [`FuseNotifier::notify`], for a notify that drops pages: it waits for those that a READ
+    /// is filling or a WRITE is taking, so these must never wait for it. Several are carried out
+    /// at a time, in any order.
+    pub fn notify_waiting(&self, message: Vec<u8>) -> impl Future<Output = io::Result<()>> + use<> {
+        self.hand_over(message, true)
+    }
+
+    fn hand_over(
+        &self,
+        message: Vec<u8>,
+        waits: bool,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
         let kind = self.0.clone();
-        async move { on!(NotifierKind, kind, notifier => notifier.notify(message).await) }
+        async move { on!(NotifierKind, kind, notifier => notifier.notify(message, waits).await) }
     }
 }
 

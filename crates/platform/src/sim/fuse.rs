@@ -9,7 +9,7 @@
 
 mod kernel;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -50,11 +50,9 @@ struct Connection {
     replies: VecDeque<Vec<u8>>,
     notifies: VecDeque<(u64, Vec<u8>)>,
     next_notify: u64,
-    /// The kernel is carrying out this one.
-    current_notify: Option<u64>,
-    /// Who waits for which notify, and those that are done.
+    /// Notifies that the kernel has not carried out, and who waits for which.
+    open_notifies: BTreeSet<u64>,
     notify_waiters: BTreeMap<u64, Waker>,
-    notifies_done: u64,
     kernel: Vec<Waker>,
 }
 
@@ -276,7 +274,7 @@ pub(crate) struct FuseNotifier {
 }
 
 impl FuseNotifier {
-    pub(crate) async fn notify(&self, message: Vec<u8>) -> io::Result<()> {
+    pub(crate) async fn notify(&self, message: Vec<u8>, _waits: bool) -> io::Result<()> {
         if message.len() < REPLY_HEADER_LEN || u32_at(&message, 0) as usize != message.len() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "the length of a notify is wrong"));
         }
@@ -285,6 +283,7 @@ impl FuseNotifier {
             let id = connection.next_notify;
             connection.next_notify += 1;
             if !connection.closed && !connection.unmounted {
+                connection.open_notifies.insert(id);
                 connection.notifies.push_back((id, message));
                 wake_all(&mut connection.kernel);
             }
@@ -292,7 +291,7 @@ impl FuseNotifier {
         };
         poll_fn(|context| {
             let mut connection = lock(&self.end.connection);
-            if connection.notifies_done > id || connection.unmounted {
+            if !connection.open_notifies.contains(&id) || connection.unmounted {
                 return Poll::Ready(Ok(()));
             }
             connection.notify_waiters.insert(id, context.waker().clone());

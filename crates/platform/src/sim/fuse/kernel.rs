@@ -23,12 +23,12 @@ pub struct FuseKernel {
 pub enum FuseEvent {
     /// The reply to a request, out header included.
     Reply(Vec<u8>),
-    /// A notify, out header included. The next one comes after this one is completed.
+    /// A notify, out header included. The next one may come before this one is completed.
     Notify(Vec<u8>, NotifyCompletion),
 }
 
-/// The promise to carry out a notify. Dropping it without keeping it leaves the notify, and
-/// every later one of this mount, waiting for ever.
+/// The promise to carry out a notify. Dropping it without keeping it leaves the sender waiting
+/// for ever.
 #[derive(Debug)]
 pub struct NotifyCompletion {
     connection: ConnectionRef,
@@ -39,8 +39,7 @@ impl NotifyCompletion {
     /// The notify is carried out: the sender's future resolves.
     pub fn complete(self) {
         let mut connection = lock(&self.connection);
-        connection.current_notify = None;
-        connection.notifies_done = self.id + 1;
+        connection.open_notifies.remove(&self.id);
         if let Some(waker) = connection.notify_waiters.remove(&self.id) {
             waker.wake();
         }
@@ -79,12 +78,11 @@ impl FuseKernel {
     pub async fn receive(&self) -> Option<FuseEvent> {
         poll_fn(|context| {
             let mut connection = lock(&self.connection);
-            let notify = connection.current_notify.is_none() && !connection.notifies.is_empty();
+            let notify = !connection.notifies.is_empty();
             let reply = !connection.replies.is_empty();
             let both = notify && reply;
             if notify && (!both || self.world.borrow().chance(500)) {
                 let next = connection.notifies.pop_front();
-                connection.current_notify = next.as_ref().map(|(id, _)| *id);
                 return Poll::Ready(next.map(|(id, message)| {
                     let connection = self.connection.clone();
                     FuseEvent::Notify(message, NotifyCompletion { connection, id })

@@ -1,10 +1,11 @@
 //! The threads that tell the kernel about changes.
 //!
 //! A notify can wait for a page that a READ of this very process is filling, and nothing can
-//! interrupt that wait. So notifies are written by a thread of their own, and that thread shares
-//! no table of descriptors with the others: when the process is killed, the descriptors of its
-//! channels close while the writer still waits, and the mount's guardian can end that wait. Tasks
-//! are woken through descriptors, which the writer therefore lacks; a second thread, the relay,
+//! interrupt that wait. So notifies are written by threads of their own, several, so that one that
+//! waits holds up no other inode, and one apart for those that never wait. These threads share no
+//! table of descriptors with the others: when the process is killed, the descriptors of its
+//! channels close while a writer still waits, and the mount's guardian can end that wait. Tasks
+//! are woken through descriptors, which a writer therefore lacks; a second thread, its relay,
 //! stands between it and them.
 
 use std::io::{self, ErrorKind};
@@ -22,6 +23,9 @@ const NOTIFIES_QUEUED_MAX: usize = 1024;
 /// Descriptors below this are the standard streams, for log lines.
 const DESCRIPTOR_MIN: RawFd = 3;
 
+/// Notifies that may wait at one time; further ones queue.
+const WAITING_MAX: usize = 7;
+
 struct Notify {
     message: Vec<u8>,
     done: Sender<io::Result<()>>,
@@ -29,44 +33,56 @@ struct Notify {
 
 #[derive(Clone, Debug)]
 pub(crate) struct FuseNotifier {
-    queue: Sender<Notify>,
+    prompt: Sender<Notify>,
+    waiting: Sender<Notify>,
     _lifeline: Lifeline,
 }
 
 impl FuseNotifier {
     /// Starts the threads; they end when the last clone of the notifier is gone.
     pub(super) fn start(device: &OwnedFd, guarded: Guarded) -> io::Result<FuseNotifier> {
-        let (queue, notifies) = async_channel::bounded(NOTIFIES_QUEUED_MAX);
-        let (messages, to_write) = mpsc::channel();
-        let (results, written) = mpsc::channel();
+        let (prompt, at_once) = async_channel::bounded(NOTIFIES_QUEUED_MAX);
+        let (waiting, in_time) = async_channel::bounded(NOTIFIES_QUEUED_MAX);
         let Guarded { lifeline, notifying } = guarded;
+        // Both descriptors stay open here until every writer has its own.
         let numbers = [device.as_raw_fd(), notifying.as_raw_fd()];
-        let writer = move || match own_descriptors(numbers) {
-            Ok([device, _notifying]) => {
-                if results.send(Ok(())).is_ok() {
-                    write_all(&device, &to_write, &results);
-                }
-            }
-            // Whoever waits for the start gets it.
-            Err(error) => drop(results.send(Err(error))),
-        };
-        std::thread::Builder::new().name("fuse-notify".to_owned()).spawn(writer)?;
-        // Both descriptors stay open here until the writer has its own.
-        written.recv().unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))?;
+        start_writer(numbers, at_once)?;
+        for _ in 0..WAITING_MAX {
+            start_writer(numbers, in_time.clone())?;
+        }
         drop(notifying);
-        let relay = move || relay(&notifies, &messages, &written);
-        std::thread::Builder::new().name("fuse-relay".to_owned()).spawn(relay)?;
-        Ok(FuseNotifier { queue, _lifeline: lifeline })
+        Ok(FuseNotifier { prompt, waiting, _lifeline: lifeline })
     }
 
-    pub(crate) async fn notify(&self, message: Vec<u8>) -> io::Result<()> {
+    pub(crate) async fn notify(&self, message: Vec<u8>, waits: bool) -> io::Result<()> {
         let (done, outcome) = async_channel::bounded(1);
         let gone = |_| io::Error::from(ErrorKind::BrokenPipe);
-        self.queue.send(Notify { message, done }).await.map_err(gone)?;
+        let queue = if waits { &self.waiting } else { &self.prompt };
+        queue.send(Notify { message, done }).await.map_err(gone)?;
         let result = outcome.recv().await;
         activity::note();
         result.unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))
     }
+}
+
+/// Starts a writer and its relay; `numbers` are needed no more when it returns.
+fn start_writer(numbers: [RawFd; 2], notifies: Receiver<Notify>) -> io::Result<()> {
+    let (messages, to_write) = mpsc::channel();
+    let (results, written) = mpsc::channel();
+    let writer = move || match own_descriptors(numbers) {
+        Ok([device, _notifying]) => {
+            if results.send(Ok(())).is_ok() {
+                write_all(&device, &to_write, &results);
+            }
+        }
+        // Whoever waits for the start gets it.
+        Err(error) => drop(results.send(Err(error))),
+    };
+    std::thread::Builder::new().name("fuse-notify".to_owned()).spawn(writer)?;
+    written.recv().unwrap_or_else(|_| Err(ErrorKind::BrokenPipe.into()))?;
+    let relay = move || relay(&notifies, &messages, &written);
+    std::thread::Builder::new().name("fuse-relay".to_owned()).spawn(relay)?;
+    Ok(())
 }
 
 /// Gives this thread a table of descriptors that holds only the standard streams and `numbers`.
