@@ -29,12 +29,23 @@ impl OpenFile {
         if self.mode().append {
             return self.append(data).await.map(drop);
         }
+        self.write_at(offset, data, false).await
+    }
+
+    /// Writes dirty pages at `offset`. Other mounts are asked to drop what they cache of the file
+    /// but not waited for, since each may have dirty pages of it as well; [`OpenFile::sync`]
+    /// waits for them.
+    pub async fn write_back(&self, offset: u64, data: impl Into<Slice>) -> Result<(), ClientError> {
+        self.write_at(offset, data.into(), true).await
+    }
+
+    async fn write_at(&self, offset: u64, data: Slice, lazy: bool) -> Result<(), ClientError> {
         let result = async {
             self.check_write()?;
             if data.is_empty() {
-                return write_range(&self.file, offset, &data).await;
+                return write_range(&self.file, offset, &data, lazy).await;
             }
-            self.file.changing(write_range(&self.file, offset, &data)).await
+            self.file.changing(write_range(&self.file, offset, &data, lazy)).await
         };
         result.await.map_err(|error| self.explain(error, "write"))
     }
@@ -69,7 +80,12 @@ async fn append_all(file: &Rc<FileState>, data: &Slice) -> Result<u64, ClientErr
     Ok(first.unwrap_or_else(|| file.attributes().size))
 }
 
-async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<(), ClientError> {
+async fn write_range(
+    file: &Rc<FileState>,
+    offset: u64,
+    data: &Slice,
+    lazy: bool,
+) -> Result<(), ClientError> {
     let end = offset.checked_add(data.len() as u64).filter(|end| *end <= i64::MAX as u64);
     let end = end.ok_or(Errno::EFBIG)?;
     if data.is_empty() {
@@ -78,7 +94,15 @@ async fn write_range(file: &Rc<FileState>, offset: u64, data: &Slice) -> Result<
     let range = offset..end;
     let deadline = file.client.deadline();
     let known = file.attributes().clone();
-    let write = async |known: &Attributes| write_once(file, &range, data, known, deadline).await;
+    let write = async |known: &Attributes| {
+        let confirmed = write_once(file, &range, data, known, lazy, deadline).await?;
+        // The home has checked the generation with the head already.
+        match confirmed < range.end {
+            true if lazy => extend_lazily(file, known, range.end, deadline).await,
+            true => extend(file, known, range.end, deadline).await,
+            false => Ok(()),
+        }
+    };
     until_current(file, &range, known, deadline, write).await
 }
 
@@ -117,14 +141,16 @@ pub(crate) async fn until_current(
     }
 }
 
-/// One attempt under the generation known now.
+/// One attempt to place the bytes, under the generation known now. Gives the size that the home
+/// has confirmed with the head.
 async fn write_once(
     file: &Rc<FileState>,
     range: &Range<u64>,
     data: &Slice,
     known: &Attributes,
+    lazy: bool,
     deadline: Deadline,
-) -> Result<(), ClientError> {
+) -> Result<u64, ClientError> {
     let part = |part: Range<u64>| {
         data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
     };
@@ -138,16 +164,12 @@ async fn write_once(
     let mut confirmed = 0;
     if !head.is_empty() {
         let (inode, generation) = (known.inode, known.generation);
-        let request = HeadWrite { inode, generation, offset: head.start };
+        let request = HeadWrite { inode, generation, offset: head.start, lazy };
         let response = file.call(&request, Some(part(head.clone())), deadline).await?;
         file.accept(&response.reply)?;
         confirmed = response.reply.size;
     }
-    // The home has checked the generation with the head already.
-    if confirmed < range.end {
-        extend(file, known, range.end, deadline).await?;
-    }
-    Ok(())
+    Ok(confirmed)
 }
 
 /// Announces writes up to `end` and further, unless that has been done.
@@ -238,11 +260,25 @@ pub(crate) async fn extend(
     let number = extension.begun.get() + 1;
     extension.begun.set(number);
     let overwrite = end <= known.size;
-    let request = Extend { inode: file.inode(), generation, end, overwrite };
+    let request = Extend { inode: file.inode(), generation, end, overwrite, lazy: false };
     let response = file.call(&request, None, deadline).await?;
     file.accept(&response.reply)?;
     extension.told.set((number, generation, response.reply.size));
     Ok(())
+}
+
+/// As [`extend`], for a lazy write: nobody else may count on it.
+async fn extend_lazily(
+    file: &FileState,
+    known: &Attributes,
+    end: u64,
+    deadline: Deadline,
+) -> Result<(), ClientError> {
+    let (inode, generation) = (file.inode(), known.generation);
+    let overwrite = end <= known.size;
+    let request = Extend { inode, generation, end, overwrite, lazy: true };
+    let response = file.call(&request, None, deadline).await?;
+    file.accept(&response.reply)
 }
 
 /// After a write failed for `error`: what it left beyond the size goes. When that cannot be done

@@ -15,8 +15,8 @@ use crate::worker::Worker;
 /// Inodes whose pages the kernel may keep from one open to the next, per part of the table.
 const INODES_PER_PART_MAX: usize = 16_384;
 const PARTS: u64 = 16;
-/// Directories remembered in case they are removed, per part of the table.
-const DIRECTORIES_PER_PART_MAX: usize = 1_024;
+/// Inodes remembered in case they are removed, per part of the table.
+const SEEN_PER_PART_MAX: usize = 2_048;
 
 /// What answers a request, with leases where they count.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Worker {
         match answer {
             Answer::Plain(reply) | Answer::Unleased(reply, _) => reply,
             Answer::Entry(leased, open) => {
-                self.mount.directories.note(&leased.value);
+                self.mount.seen.note(&leased.value);
                 let entry = Reply::of(&entry_out(&leased.value, promise(&leased)));
                 match open {
                     Some(open) => entry.with(&open),
@@ -121,7 +121,7 @@ impl Worker {
                 })
             }
             Answer::Attributes(leased) => {
-                self.mount.directories.note(&leased.value);
+                self.mount.seen.note(&leased.value);
                 let valid = promise(&leased).attributes;
                 Reply::of(&AttrOut {
                     valid: valid.as_secs(),
@@ -142,6 +142,9 @@ impl Worker {
             Answer::Listing(entries) => {
                 let mut bytes = Vec::new();
                 for listed in entries {
+                    if let Some(leased) = &listed.attributes {
+                        self.mount.seen.note(&leased.value);
+                    }
                     let entry =
                         listed.attributes.map(|leased| entry_out(&leased.value, promise(&leased)));
                     entry.unwrap_or_default().put(&mut bytes);
@@ -196,36 +199,43 @@ pub(crate) fn put_entry(entry: &DirectoryEntry, name: &[u8], out: &mut Vec<u8>) 
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
-/// What directories last looked like, for processes that still stand in one that was removed.
+/// What inodes last looked like, for processes that still use one that was removed: they stand in
+/// a directory, hold a pipe open, or have just been led to it by its name.
 ///
 /// Asked only when the home has said that the inode is gone; numbers are never used twice.
 #[derive(Debug, Default)]
-pub(crate) struct Directories {
-    parts: [Mutex<BTreeMap<InodeNumber, Attributes>>; PARTS as usize],
+pub(crate) struct LastSeen {
+    parts: [Mutex<SeenPart>; PARTS as usize],
 }
 
-impl Directories {
-    fn part(&self, inode: InodeNumber) -> MutexGuard<'_, BTreeMap<InodeNumber, Attributes>> {
+/// The inodes seen lately, and those seen before them.
+#[derive(Debug, Default)]
+struct SeenPart {
+    lately: BTreeMap<InodeNumber, Attributes>,
+    before: BTreeMap<InodeNumber, Attributes>,
+}
+
+impl LastSeen {
+    fn part(&self, inode: InodeNumber) -> MutexGuard<'_, SeenPart> {
         let part = &self.parts[(inode.0 % PARTS) as usize];
         part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what the kernel is told of an inode, if it is a directory.
+    /// Notes what the kernel is told of an inode.
     fn note(&self, attributes: &Attributes) {
-        if attributes.kind != InodeType::Directory {
-            return;
-        }
         let mut part = self.part(attributes.inode);
-        if part.len() >= DIRECTORIES_PER_PART_MAX && !part.contains_key(&attributes.inode) {
-            part.clear();
+        if part.lately.len() >= SEEN_PER_PART_MAX {
+            part.before = std::mem::take(&mut part.lately);
         }
-        part.insert(attributes.inode, attributes.clone());
+        part.lately.insert(attributes.inode, attributes.clone());
     }
 
-    /// A removed directory as it is shown to those that still use it.
+    /// A removed inode as it is shown to those that still use it.
     pub(crate) fn removed(&self, inode: InodeNumber) -> Option<Attributes> {
-        let known = self.part(inode).get(&inode).cloned()?;
-        Some(Attributes { links: 0, size: 0, ..known })
+        let part = self.part(inode);
+        let known = part.lately.get(&inode).or_else(|| part.before.get(&inode)).cloned()?;
+        let size = if known.kind == InodeType::Directory { 0 } else { known.size };
+        Some(Attributes { links: 0, size, ..known })
     }
 }
 

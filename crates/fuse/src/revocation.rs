@@ -127,10 +127,7 @@ impl KernelRevocations {
     }
 
     async fn notify(&self, message: Vec<u8>) {
-        if let Err(error) = self.notifier.notify(message).await {
-            // Without a connection there is no cache either.
-            tracing::debug!(%error, "the kernel did not take a notify");
-        }
+        note_failure(self.notifier.notify(message).await);
     }
 
     async fn drop_pages(&self, inode: InodeNumber) {
@@ -138,7 +135,8 @@ impl KernelRevocations {
         promises.begin_dropping(inode);
         for attempt in 1.. {
             let before = promises.unleased(inode).load(Ordering::SeqCst);
-            self.notify(abi::notify_invalidate_inode(inode.0, true)).await;
+            let message = abi::notify_invalidate_inode(inode.0, true);
+            note_failure(self.notifier.notify_waiting(message).await);
             if promises.end_dropping(inode, before, attempt == DROPS_MAX) {
                 break;
             }
@@ -153,6 +151,13 @@ impl KernelRevocations {
             promises.forget_names();
             self.notify(abi::notify_increase_epoch()).await;
         }
+    }
+}
+
+/// Without a connection there is no cache either.
+pub(crate) fn note_failure(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "the kernel did not take a notify");
     }
 }
 

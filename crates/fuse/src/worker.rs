@@ -26,8 +26,8 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::handles::Handles;
 use crate::interrupts::Waits;
-use crate::kernel_cache::{Answer, Directories, PageLeases};
-use crate::revocation::Promises;
+use crate::kernel_cache::{Answer, LastSeen, PageLeases};
+use crate::revocation::{Promises, note_failure};
 
 /// Requests up to this length are moved out of their large receive buffer.
 const SMALL_REQUEST_MAX: usize = 8 << 10;
@@ -51,7 +51,7 @@ pub(crate) struct MountState {
     pub(crate) handles: Handles,
     pub(crate) gate: Gate,
     pub(crate) pages: PageLeases,
-    pub(crate) directories: Directories,
+    pub(crate) seen: LastSeen,
     pub(crate) promises: Promises,
     pub(crate) waits: Waits,
     /// Space of the cluster, and when that was.
@@ -71,7 +71,7 @@ impl MountState {
             handles: Handles::default(),
             gate: Gate::default(),
             pages: PageLeases::default(),
-            directories: Directories::default(),
+            seen: LastSeen::default(),
             promises: Promises::default(),
             waits: Waits::default(),
             space: Mutex::default(),
@@ -195,20 +195,16 @@ impl Worker {
         self.reply(head, bulk).await;
         drop(passage);
         if let Some(inode) = unleased {
-            self.notify(abi::notify_invalidate_inode(inode.0, true)).await;
+            let dropping =
+                self.notifier.notify_waiting(abi::notify_invalidate_inode(inode.0, true));
+            note_failure(dropping.await);
         }
     }
 
     /// Has the kernel ask for the attributes of an inode again: after changes that it did not ask
     /// for. Must not be awaited by what holds up pages.
     pub(crate) async fn drop_attributes(&self, inode: InodeNumber) {
-        self.notify(abi::notify_invalidate_inode(inode.0, false)).await;
-    }
-
-    async fn notify(&self, message: Vec<u8>) {
-        if let Err(error) = self.notifier.notify(message).await {
-            tracing::debug!(%error, "the kernel did not take a notify");
-        }
+        note_failure(self.notifier.notify(abi::notify_invalidate_inode(inode.0, false)).await);
     }
 
     async fn reply(&self, head: Vec<u8>, bulk: Vec<Slice>) {

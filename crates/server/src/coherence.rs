@@ -31,6 +31,20 @@ impl Target {
         self.cleared(conflicts.collect(), self.holder_of(session)).await
     }
 
+    /// As [`Target::claim`] for bytes of a file; a lazy writer waits for nobody.
+    pub(crate) async fn claim_bytes(
+        &self,
+        session: SessionId,
+        inode: InodeNumber,
+        lazy: bool,
+    ) -> Result<Claim, Status> {
+        if !lazy {
+            return self.claim(session, &[(inode, WRITTEN)]).await;
+        }
+        let conflict = self.conflict(inode, WRITTEN);
+        Ok(self.claim_now(vec![conflict], self.holder_of(session)))
+    }
+
     /// The same for steps that will be taken here.
     pub(crate) async fn claim_steps(
         &self,

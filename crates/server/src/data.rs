@@ -91,12 +91,12 @@ impl Target {
             return Err(Errno::EINVAL.into());
         }
         self.room(true)?;
-        let _claim = self.claim(caller.session, &[(request.inode, WRITTEN)]).await?;
+        let _claim = self.claim_bytes(caller.session, request.inode, request.lazy).await?;
         let content = LockKey::Content(request.inode);
         let held = Held::new(&self.locks, self.locks.task());
         self.locks.lock(&self.platform, &[content], held.holder()).await?;
         self.file(request.inode).await?;
-        let HeadWrite { inode, generation, offset } = *request;
+        let HeadWrite { inode, generation, offset, .. } = *request;
         let head = HeadPiece { inode, generation, offset, end: offset + data.len() as u64 };
         let written = self.write_head_here(head, data, |attributes| {
             self.reply_records(caller, &attributes.to_bytes())
@@ -144,7 +144,7 @@ impl Target {
     }
 
     pub(crate) async fn extend(&self, request: &Extend, caller: Caller) -> Answer {
-        let _claim = self.claim(caller.session, &[(request.inode, WRITTEN)]).await?;
+        let _claim = self.claim_bytes(caller.session, request.inode, request.lazy).await?;
         let found = self.file(request.inode).await?;
         let known = &found.attributes;
         // A power loss may have taken back the size that the writer took for granted.
@@ -283,7 +283,11 @@ impl Target {
 
     pub(crate) async fn sync(&self, request: &Sync) -> Answer {
         let synced = match request.inode {
-            Some(inode) => self.store.sync_inode(inode).await,
+            Some(inode) => {
+                // What lazy writes asked for, others have given up by then.
+                self.leases.settled(&self.platform, inode).await?;
+                self.store.sync_inode(inode).await
+            }
             None => self.store.sync_all().await,
         };
         synced.map_err(|error| error.status())?;

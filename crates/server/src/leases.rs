@@ -1,8 +1,7 @@
 //! Leases of one target: who may cache what of which inode, and how that is taken back.
 //!
 //! Invariant: while a [`Claim`] is held, nobody but its holder is granted what it claims; once it
-//! is clear, nobody else has it either, but for those who write the same file at that moment. A
-//! change claims what it conflicts with before it takes a lock or looks at anything, and lets go
+//! is clear, nobody else has it either. A change claims what it conflicts with before it takes a lock or looks at anything, and lets go
 //! when it has taken effect. A revocation stays pending until its holder answers or expires,
 //! whether the change that caused it still waits or not; for a while after it nothing is granted to
 //! others, so that the change, tried again, gets through.
@@ -187,9 +186,24 @@ impl Leases {
             *claimed = (by, claimed.1.or(conflict.lease));
             table.revoke(*conflict, by, now);
         }
-        // Who waits for `by` may wait for nothing now.
-        self.cleared.notify();
         Claim { leases: Rc::clone(self), number, by, conflicts }
+    }
+
+    /// Waits until nobody has to give anything of an inode back; busy when that takes too long.
+    pub(crate) async fn settled(
+        &self,
+        platform: &Platform,
+        inode: InodeNumber,
+    ) -> Result<(), Status> {
+        let sessions = (inode, SessionId(0))..=(inode, SessionId(u64::MAX));
+        let settled = || {
+            let table = self.table.borrow();
+            table.pending.range(sessions.clone()).next().is_none().then_some(())
+        };
+        if settled().is_some() {
+            return Ok(());
+        }
+        platform.timeout(WAIT_MAX, self.cleared.until(settled)).await.ok_or(Status::Busy)
     }
 
     /// The incarnation that a holder has to know. Hearing it from the holder makes it present.
@@ -265,22 +279,10 @@ impl Table {
     }
 
     /// Whether a claim by `by` waits for nobody's part in a conflict.
-    fn is_clear(&self, conflict: &Conflict, by: SessionId, number: u64) -> bool {
+    fn is_clear(&self, conflict: &Conflict, by: SessionId) -> bool {
         let sessions = (conflict.inode, SessionId(0))..=(conflict.inode, SessionId(u64::MAX));
         let mut others = self.granted.range(sessions).filter(|((_, holder), _)| *holder != by);
-        others.all(|((_, holder), lease)| {
-            lease.and(conflict.lease).is_none() || self.waits_too(conflict, *holder, number)
-        })
-    }
-
-    /// Whether a holder has a later claim on the same file's content. Two mounts that write one
-    /// page of it may each be unable to drop that page before their own write is answered: then
-    /// the earlier write goes first, and the other mount drops what it cached after its own.
-    fn waits_too(&self, conflict: &Conflict, holder: SessionId, number: u64) -> bool {
-        let inode = conflict.inode;
-        let mut later = self.claims.range((inode, number + 1)..=(inode, u64::MAX));
-        !conflict.brief.is_none()
-            && later.any(|(_, (by, lease))| *by == holder && lease.contains(conflict.brief))
+        others.all(|(_, lease)| lease.and(conflict.lease).is_none())
     }
 
     fn revoke(&mut self, conflict: Conflict, by: SessionId, now: Duration) {
@@ -358,7 +360,7 @@ impl Claim {
         let table = self.leases.table.borrow();
         self.conflicts.is_empty()
             || (table.awaits_none_but(self.by)
-                && self.conflicts.iter().all(|c| table.is_clear(c, self.by, self.number)))
+                && self.conflicts.iter().all(|c| table.is_clear(c, self.by)))
     }
 
     /// Waits until it is clear; busy when that takes too long.

@@ -205,6 +205,9 @@ requests! {
         generation: Generation,
         /// First byte; offset + bulk length stays within the head.
         offset: u64,
+        /// Ask others for what they cache, and do not wait for them: for dirty pages, which the
+        /// writer itself cannot drop before it is answered. A later *Sync* waits.
+        lazy: bool,
     } -> Attributes;
 
     /// Announce writes beyond the head up to `reach`, before the first of them. *Mutation.*
@@ -226,6 +229,8 @@ requests! {
         end: u64,
         /// The write lay within the size, which must not grow: stale if `end` is beyond it.
         overwrite: bool,
+        /// As in [`HeadWrite`].
+        lazy: bool,
     } -> Attributes;
 
     /// A write beyond the size failed half-way: cut what it may have left. *Mutation.*

@@ -10,8 +10,13 @@ use crate::fake::{CHUNK, OWNER, name, run};
 
 const CHUNK_WRITE: ChunkWrite =
     ChunkWrite { inode: InodeNumber(0), generation: Generation(0), chunk_size: 0, offset: 0 };
-const EXTEND: Extend =
-    Extend { inode: InodeNumber(0), generation: Generation(0), end: 0, overwrite: false };
+const EXTEND: Extend = Extend {
+    inode: InodeNumber(0),
+    generation: Generation(0),
+    end: 0,
+    overwrite: false,
+    lazy: false,
+};
 const DISCARD: DiscardTail = DiscardTail { inode: InodeNumber(0) };
 const RESERVE: Reserve = Reserve { inode: InodeNumber(0), reach: 0 };
 

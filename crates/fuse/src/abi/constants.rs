@@ -84,6 +84,8 @@ pub(crate) mod fopen {
 
 /// `open_flags` of OPEN and CREATE: the open cuts the file and takes privileges away.
 pub(crate) const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// `read_flags` of READ: a program reads past the page cache; without it pages are filled.
+pub(crate) const READ_LOCKOWNER: u32 = 1 << 1;
 /// `write_flags` of WRITE: dirty pages of a mapping, through whichever handle was at hand.
 pub(crate) const WRITE_CACHE: u32 = 1 << 0;
 /// `write_flags` of WRITE: the write takes privileges away.

@@ -18,13 +18,13 @@ impl Worker {
         Ok(Answer::Statx(self.find_attributes(inode).await?))
     }
 
-    /// The attributes of an inode; of a removed directory as it was, for who still uses it.
+    /// The attributes of an inode; of a removed one as it was, for who still uses it.
     async fn find_attributes(&self, inode: InodeNumber) -> Result<Leased<Attributes>, Failure> {
         let failure = match self.client.attributes_leased(inode).await {
             Ok(found) => return Ok(found),
             Err(error) => Failure::from(error),
         };
-        match self.mount.directories.removed(inode) {
+        match self.mount.seen.removed(inode) {
             Some(removed) if failure.0 == Errno::ENOENT => Ok(Leased::unleased(removed)),
             _ => Err(gone_is_stale(failure)),
         }

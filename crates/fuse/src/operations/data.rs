@@ -7,8 +7,8 @@ use ringfs_platform::Slice;
 use ringfs_wire::{AttributeChanges, Errno, InodeNumber};
 
 use crate::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, ReadIn, Reply, WRITE_CACHE,
-    WRITE_KILL_SUIDGID, WriteIn, WriteOut, allocate, open, seek,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, READ_LOCKOWNER, ReadIn,
+    Reply, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut, allocate, open, seek,
 };
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
@@ -26,8 +26,6 @@ const PRIVILEGE_BITS: u32 = 0o6000;
 /// Modes under which file capabilities count.
 const EXECUTE_BITS: u32 = 0o111;
 
-/// READs of cached pages come in multiples of this.
-const PAGE_SIZE: u64 = 4_096;
 /// How often a READ that fills pages asks again for a lease that is contested.
 const LEASE_ATTEMPTS: u32 = 200;
 /// The pause between two such attempts.
@@ -36,8 +34,7 @@ const LEASE_PAUSE: Duration = Duration::from_millis(5);
 impl Worker {
     pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
         let file = self.file(arguments.handle).await?;
-        let fills_pages = arguments.offset.is_multiple_of(PAGE_SIZE)
-            && u64::from(arguments.size).is_multiple_of(PAGE_SIZE);
+        let fills_pages = arguments.read_flags & READ_LOCKOWNER == 0;
         let unleased = self.mount.caching && fills_pages && !self.lease_pages(inode).await?;
         let read = file.read_slices(arguments.offset, arguments.size as usize).await;
         let reply = Reply::bulk(read.map_err(gone_is_stale)?);
@@ -46,7 +43,6 @@ impl Worker {
 
     /// Whether what the kernel may cache of a READ is under a lease. A file that others change all
     /// the time is read without one in the end.
-    /// Through an uncached handle the same READ may fill pages of a mapping.
     async fn lease_pages(&self, inode: InodeNumber) -> Result<bool, Failure> {
         for _ in 0..LEASE_ATTEMPTS {
             if self.client.content_lease(inode).await.map_err(gone_is_stale)?.is_some() {
@@ -70,8 +66,11 @@ impl Worker {
         if arguments.write_flags & WRITE_KILL_SUIDGID != 0 {
             self.kill_privileges(inode, &file, arguments.handle).await?;
         }
+        let is_writeback = arguments.write_flags & WRITE_CACHE != 0;
         let is_append = arguments.flags & open::APPEND != 0;
-        if is_append && arguments.write_flags & WRITE_CACHE == 0 {
+        if is_writeback {
+            file.write_back(arguments.offset, data).await
+        } else if is_append {
             file.append(data).await.map(drop)
         } else {
             file.write(arguments.offset, data).await

@@ -1,7 +1,9 @@
 //! Files: opening, creating, closing, and making durable.
 
+use std::time::Duration;
+
 use ringfs_client::{ClientError, Leased, OpenFile, OpenMode};
-use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Name};
+use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Name, Timestamp};
 
 use crate::abi::{
     CreateIn, FlushIn, FsyncIn, InHeader, OPEN_KILL_SUIDGID, OpenIn, OpenOut, ReleaseIn, Reply,
@@ -12,6 +14,9 @@ use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
 use crate::operations::names::permissions;
 use crate::worker::Worker;
+
+/// A file that was not written for so long is at rest.
+const REST: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub(crate) async fn open(&self, inode: InodeNumber, arguments: &OpenIn) -> Outcome {
@@ -79,16 +84,24 @@ impl Worker {
     ///
     /// Only what is opened for reading alone is cached: a WRITE that fills cached pages holds
     /// their locks while it waits for other mounts to drop theirs, and two of them could wait for
-    /// each other.
+    /// each other. And only what is at rest: while a file is written on this mount, the kernel
+    /// may cut a cached read at a size from before somebody else extended it.
     fn opened(&self, file: OpenFile, leased: &Leased<Attributes>, flags: u32) -> OpenOut {
         let is_cached = leased.content.is_some()
             && flags & open::ACCESS_MODE == open::READ_ONLY
-            && flags & (open::DIRECT | open::APPEND) == 0;
+            && flags & (open::DIRECT | open::APPEND) == 0
+            && self.is_at_rest(&leased.value);
         let keep = self.mount.pages.may_keep(leased.value.inode, leased.content);
         let keep = if keep { fopen::KEEP_CACHE } else { 0 };
         let direct = if is_cached { 0 } else { fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES };
         let handle = self.enter(file);
         OpenOut { handle, open_flags: keep | direct, backing: 0 }
+    }
+
+    /// Whether a file has not been written lately, as far as clocks agree.
+    fn is_at_rest(&self, attributes: &Attributes) -> bool {
+        let moment = self.platform.wall().saturating_sub(REST);
+        attributes.modified < Timestamp::from(moment)
     }
 
     pub(crate) async fn release(&self, inode: InodeNumber, arguments: &ReleaseIn) -> Outcome {
