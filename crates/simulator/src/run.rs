@@ -43,8 +43,8 @@ const REST_AFTER_TROUBLE: Duration = Duration::from_secs(40);
 const REST_AFTER_CUT: Duration = Duration::from_secs(3);
 /// Messages under way arrive within this.
 const REST: Duration = Duration::from_millis(50);
-/// What two clients have fought over may be cached again after this.
-const UNCONTESTED_AFTER: Duration = Duration::from_millis(1_100);
+/// What two clients have fought over may be cached again after this, and files are at rest.
+const UNCONTESTED_AFTER: Duration = Duration::from_millis(2_200);
 /// Bytes of files that a walk reads: all, files here are smaller.
 const WALK_READ_LEN: u64 = 8 << 20;
 /// First machine of the clients; servers come before it.

@@ -23,7 +23,15 @@ const SYMLINK: u32 = 10;
 pub(crate) struct MountDoor {
     platform: Platform,
     kernel: Rc<Kernel>,
-    handles: RefCell<BTreeMap<InodeNumber, File>>,
+    handles: RefCell<BTreeMap<InodeNumber, Handles>>,
+}
+
+/// A file as the program has it open: for writing only once it writes, because what is open for
+/// reading alone may be cached.
+#[derive(Clone, Copy)]
+struct Handles {
+    reading: File,
+    writing: Option<File>,
 }
 
 impl MountDoor {
@@ -39,7 +47,9 @@ impl MountDoor {
 
     /// Closes everything without waiting for it.
     pub(crate) fn drop_handles(&self) {
-        for file in self.handles.take().into_values() {
+        let all = self.handles.take();
+        let files = all.into_values().flat_map(|both| [Some(both.reading), both.writing]);
+        for file in files.flatten() {
             let kernel = self.kernel.clone();
             self.platform.spawn(async move {
                 // A mount that is gone has closed it already.
@@ -48,14 +58,34 @@ impl MountDoor {
         }
     }
 
-    fn handle(&self, inode: InodeNumber) -> Result<File, Errno> {
+    fn handle(&self, inode: InodeNumber) -> Result<Handles, Errno> {
         self.handles.borrow().get(&inode).copied().ok_or(Errno::EBADF)
     }
 
-    async fn keep(&self, file: File) -> Result<(), Errno> {
-        let old = self.handles.borrow_mut().insert(file.inode, file);
+    /// The handle to write through, opened when it is first needed.
+    async fn writing(&self, inode: InodeNumber) -> Result<File, Errno> {
+        let known = self.handle(inode)?;
+        if let Some(file) = known.writing {
+            return Ok(file);
+        }
+        let file = self.kernel.open(inode).await?;
+        let both = Handles { writing: Some(file), ..known };
+        self.handles.borrow_mut().insert(inode, both);
+        Ok(file)
+    }
+
+    async fn keep(&self, both: Handles) -> Result<(), Errno> {
+        let old = self.handles.borrow_mut().insert(both.reading.inode, both);
         match old {
-            Some(old) => self.kernel.close(old).await,
+            Some(old) => self.close(old).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn close(&self, both: Handles) -> Result<(), Errno> {
+        self.kernel.close(both.reading).await?;
+        match both.writing {
+            Some(file) => self.kernel.close(file).await,
             None => Ok(()),
         }
     }
@@ -135,28 +165,31 @@ impl MountDoor {
                 shown(kernel.change(inode, change).await)
             }
             Operation::Open { inode } => {
-                let file = kernel.open(inode).await?;
-                self.keep(file).await?;
+                let reading = kernel.open_to_read(inode).await?;
+                self.keep(Handles { reading, writing: None }).await?;
                 Ok(Reply::Nothing)
             }
             Operation::Close { inode } => {
-                let file = self.handles.borrow_mut().remove(&inode);
-                if let Some(file) = file {
-                    kernel.close(file).await?;
+                let both = self.handles.borrow_mut().remove(&inode);
+                if let Some(both) = both {
+                    self.close(both).await?;
                 }
                 Ok(Reply::Nothing)
             }
             Operation::Truncate { inode, size } => {
-                let file = self.handle(inode).ok();
+                let file = match self.handle(inode) {
+                    Ok(_) => Some(self.writing(inode).await?),
+                    Err(_) => None,
+                };
                 let change = Change { size: Some(size), file, ..Change::default() };
                 shown(kernel.change(inode, change).await)
             }
             Operation::Read { inode, offset, len } => {
-                let file = self.handle(inode)?;
+                let file = self.handle(inode)?.reading;
                 Ok(Reply::Data(kernel.read(file, offset, len).await?.into()))
             }
             Operation::Write { inode, offset, len, tag } => {
-                let file = self.handle(inode)?;
+                let file = self.writing(inode).await?;
                 kernel.write(file, offset, &data(tag, offset, len)).await?;
                 Ok(Reply::Nothing)
             }
@@ -167,7 +200,7 @@ impl MountDoor {
                 Ok(Reply::Nothing)
             }
             Operation::SyncFile { inode } => {
-                kernel.sync(self.handle(inode)?).await?;
+                kernel.sync(self.handle(inode)?.reading).await?;
                 Ok(Reply::Nothing)
             }
             _ => unreachable!("an operation on names"),
@@ -177,7 +210,9 @@ impl MountDoor {
     async fn create(&self, place: Place, exclusive: bool, mode: u32) -> Result<Reply, Errno> {
         let name = spell(place);
         let (file, attr) = self.kernel.create(at(place, &name), mode, exclusive).await?;
-        self.keep(file).await?;
+        // The one that made it stays; what is read goes through a handle of its own.
+        let reading = self.kernel.open_to_read(attr.inode).await?;
+        self.keep(Handles { reading, writing: Some(file) }).await?;
         shown(Ok(attr))
     }
 

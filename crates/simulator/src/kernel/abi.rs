@@ -50,6 +50,10 @@ pub(crate) enum Opcode {
 pub(crate) const OPEN_DIRECT: u32 = 1;
 /// `FOPEN_KEEP_CACHE`.
 pub(crate) const OPEN_KEEP_CACHE: u32 = 2;
+/// `FUSE_READ_LOCKOWNER`: the read goes past the pages.
+pub(crate) const READ_DIRECT: u32 = 2;
+/// `O_RDONLY`.
+pub(crate) const READ_ONLY: u32 = 0;
 /// `O_RDWR`.
 pub(crate) const READ_WRITE: u32 = 2;
 /// `O_EXCL`.

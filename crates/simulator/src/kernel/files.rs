@@ -58,8 +58,17 @@ impl Kernel {
 
     /// open(2) for reading and writing.
     pub(crate) async fn open(&self, inode: InodeNumber) -> Result<File, Errno> {
+        self.open_as(inode, abi::READ_WRITE).await
+    }
+
+    /// open(2) for reading.
+    pub(crate) async fn open_to_read(&self, inode: InodeNumber) -> Result<File, Errno> {
+        self.open_as(inode, abi::READ_ONLY).await
+    }
+
+    async fn open_as(&self, inode: InodeNumber, flags: u32) -> Result<File, Errno> {
         let mut body = Writer::default();
-        body.u32(abi::READ_WRITE).u32(0);
+        body.u32(flags).u32(0);
         let (handle, flags) =
             self.ask(Opcode::Open, inode, &body.0, |reader| reader.opened()).await?;
         Ok(self.opened(inode, handle, flags).await)
@@ -188,7 +197,8 @@ impl Kernel {
 
     async fn request_read(&self, file: File, offset: u64, len: u64) -> Result<Vec<u8>, Errno> {
         let mut body = Writer::default();
-        body.u64(file.handle).u64(offset).u32(len as u32).u32(0).u64(0);
+        let flags = if file.is_direct { abi::READ_DIRECT } else { 0 };
+        body.u64(file.handle).u64(offset).u32(len as u32).u32(flags).u64(0);
         body.u32(abi::READ_WRITE).u32(0);
         let bytes = self.call(Opcode::Read, file.inode, &body.0).await?;
         if bytes.len() as u64 > len {

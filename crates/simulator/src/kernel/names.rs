@@ -273,6 +273,10 @@ impl Kernel {
         to: Place<'_>,
         no_replace: bool,
     ) -> Result<(), Errno> {
+        if from == to {
+            let _taken = self.take(from.0).await;
+            return self.ask_name(from).await?.map(drop).ok_or(Errno::ENOENT);
+        }
         let first = self.take(from.0.min(to.0)).await;
         let second = match from.0 == to.0 {
             true => None,
@@ -287,10 +291,14 @@ impl Kernel {
             // Linux trusts what it knew of the old name: of two renames between names of one
             // inode, from two mounts at the same time, both may then succeed. The model does not
             // know that.
-            return match self.ask_name(from).await?.map(|entry| entry.node) {
-                Some(node) if node == source => Ok(()),
-                _ => Err(Errno::ENOENT),
-            };
+            match self.ask_name(from).await?.map(|entry| entry.node) {
+                Some(node) if node == source => return Ok(()),
+                Some(_) => {
+                    drop((first, second));
+                    return Box::pin(self.rename(from, to, no_replace)).await;
+                }
+                None => return Err(Errno::ENOENT),
+            }
         }
         let mut body = Writer::default();
         let flags = if no_replace { abi::NO_REPLACE } else { 0 };
