@@ -145,8 +145,14 @@ impl Worker {
                     if let Some(leased) = &listed.attributes {
                         self.mount.seen.note(&leased.value);
                     }
-                    let entry =
-                        listed.attributes.map(|leased| entry_out(&leased.value, promise(&leased)));
+                    // Linux enters listed names under the epoch of that moment, not of its request:
+                    // a name that was taken back in between would seem good.
+                    let nameless =
+                        |leased: Leased<Attributes>| Leased { names_until: None, ..leased };
+                    let entry = listed
+                        .attributes
+                        .map(nameless)
+                        .map(|leased| entry_out(&leased.value, promise(&leased)));
                     entry.unwrap_or_default().put(&mut bytes);
                     put_entry(&listed.entry, &listed.name, &mut bytes);
                 }

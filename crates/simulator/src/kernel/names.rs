@@ -351,15 +351,14 @@ impl Kernel {
         handle: u64,
         after: u64,
     ) -> Result<Vec<Listed>, Errno> {
-        let (epoch, version) = {
-            let cache = self.cache.borrow();
-            (cache.epoch(), cache.version())
-        };
+        let version = self.cache.borrow().version();
         let mut body = Writer::default();
         body.u64(handle).u64(after).u32(LISTING_LEN).u32(0).u64(0).u32(0).u32(0);
         let opcode = Opcode::ReadDirectoryPlus;
         let page = self.ask(opcode, directory, &body.0, |reader| reader.listing()).await?;
         let (now, mut cache) = (self.now(), self.cache.borrow_mut());
+        // As Linux has it: the epoch of now, whatever came between.
+        let epoch = cache.epoch();
         for listed in page.iter().filter(|listed| listed.entry.node.0 != 0) {
             if listed.entry.node != listed.inode || listed.name == b"." || listed.name == b".." {
                 drop(cache);
