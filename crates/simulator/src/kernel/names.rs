@@ -275,7 +275,11 @@ impl Kernel {
     ) -> Result<(), Errno> {
         if from == to {
             let _taken = self.take(from.0).await;
-            return self.ask_name(from).await?.map(drop).ok_or(Errno::ENOENT);
+            return match self.ask_name(from).await? {
+                None => Err(Errno::ENOENT),
+                Some(_) if no_replace => Err(Errno::EEXIST),
+                Some(_) => Ok(()),
+            };
         }
         let first = self.take(from.0.min(to.0)).await;
         let second = match from.0 == to.0 {
