@@ -25,9 +25,10 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let errno = match &error {
             ClientError::Failed { status: Status::Failed(errno), .. } => *errno,
-            ClientError::SessionExpired { .. } => Errno::ESTALE,
             ClientError::TargetFailed { .. } => Errno::EROFS,
-            ClientError::Failed { .. }
+            // It may have happened: nobody may try it again unasked, as a stale name would be.
+            ClientError::SessionExpired { .. }
+            | ClientError::Failed { .. }
             | ClientError::Unreachable { .. }
             | ClientError::Refused { .. }
             | ClientError::Protocol { .. } => Errno::EIO,

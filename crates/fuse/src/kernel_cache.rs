@@ -240,8 +240,9 @@ impl LastSeen {
     pub(crate) fn removed(&self, inode: InodeNumber) -> Option<Attributes> {
         let part = self.part(inode);
         let known = part.lately.get(&inode).or_else(|| part.before.get(&inode)).cloned()?;
+        // A file that is open exists; for others the name is looked up again.
         let size = if known.kind == InodeType::Directory { 0 } else { known.size };
-        Some(Attributes { links: 0, size, ..known })
+        (known.kind != InodeType::File).then_some(Attributes { links: 0, size, ..known })
     }
 }
 

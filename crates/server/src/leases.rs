@@ -22,7 +22,7 @@ use ringfs_wire::{InodeNumber, Lease, Revocation, SessionId, Status};
 const WAIT_MAX: Duration = Duration::from_millis(1000);
 /// Nothing is granted to others for so long after a revocation; but a file's content, if it was
 /// given back in time: who reads through a cache has to wait for it.
-const HOLD: Duration = Duration::from_millis(1000);
+pub(crate) const HOLD: Duration = Duration::from_millis(1000);
 /// Leases granted at one time, at most: about 30 bytes each.
 const LEASES_MAX: usize = 4 << 20;
 /// Revocations in one answer, at most.
@@ -168,6 +168,15 @@ impl Leases {
             table.granted.remove(&(inode, holder));
             table.complete(inode, holder, Lease::ALL, now);
         }
+    }
+
+    /// Whether others than the one who changes it have looked at an inode lately: something of it
+    /// was taken back from them, or is being.
+    pub(crate) fn is_contested(&self, inode: InodeNumber, now: Duration) -> bool {
+        let table = self.table.borrow();
+        let sessions = (inode, SessionId(0))..=(inode, SessionId(u64::MAX));
+        table.pending.range(sessions.clone()).next().is_some()
+            || table.holds.range(sessions).any(|(_, hold)| hold.until > now)
     }
 
     /// Claims everything in `conflicts` for `by` and asks the other holders for it; waits for

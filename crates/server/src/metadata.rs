@@ -9,6 +9,7 @@ use ringfs_wire::{
 };
 
 use crate::birth::{Heritage, new_inode};
+use crate::leases::HOLD;
 use crate::locks::LockKey;
 use crate::operation::{Operation, Plan};
 use crate::target::{Answer, Caller, Target, reply};
@@ -407,6 +408,9 @@ impl Target {
             state.inodes.get(&inode).is_some_and(|found| found.attributes.links == 0)
         };
         if !nameless || self.is_referenced(inode) {
+            if nameless {
+                self.reap_later(inode);
+            }
             return;
         }
         let key = LockKey::Inode(inode);
@@ -437,10 +441,25 @@ impl Target {
         nameless.into_iter().for_each(|inode| self.reap(inode));
     }
 
-    /// Whether a nameless inode must be kept: for a reference, or for a session that may yet come
-    /// back after a restart.
+    /// Whether a nameless inode must be kept: for a reference, for a session that may yet come
+    /// back after a restart, or because another mount has just been led to it by its name and is
+    /// about to open it.
     pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
-        self.platform.monotonic() < self.grace_until || self.sessions.is_referenced(inode)
+        let now = self.platform.monotonic();
+        now < self.grace_until
+            || self.sessions.is_referenced(inode)
+            || self.leases.is_contested(inode, now)
+    }
+
+    /// Removes a nameless inode that other mounts have looked at lately, once that is long ago.
+    pub(crate) fn reap_later(&self, inode: InodeNumber) {
+        if self.leases.is_contested(inode, self.platform.monotonic()) {
+            let target = self.shared();
+            self.platform.spawn(async move {
+                target.platform.sleep(HOLD).await;
+                target.reap(inode);
+            });
+        }
     }
 }
 

@@ -424,6 +424,7 @@ impl Target {
             if let Step::DropLink { inode } | Step::DropDirectory { inode } = step {
                 self.forget_leases(*inode);
                 self.drive_final_cut(*inode);
+                self.reap(*inode);
             }
         }
     }
