@@ -100,9 +100,9 @@ impl Object {
         let permissions = fs::Permissions::from_mode(mode);
         worker.must("fchmod", mount, &self.path, || {
             if through_handle {
-                return open.set_permissions(permissions);
+                return open.set_permissions(permissions.clone());
             }
-            fs::set_permissions(&path, permissions)
+            fs::set_permissions(&path, permissions.clone())
         })?;
         pen.end(&world.clock);
         Ok(())

@@ -164,7 +164,7 @@ impl BlockFile {
                 fallocate(open, flags, offset, length).map_err(io::Error::from)
             }
             "direct-write" => write_direct(&path, offset, bytes),
-            "open-write" => OpenOptions::new().write(true).open(path)?.write_all_at(bytes, offset),
+            "open-write" => OpenOptions::new().write(true).open(&path)?.write_all_at(bytes, offset),
             "pwrite-sync" => open.write_all_at(bytes, offset).and_then(|()| open.sync_data()),
             _ => open.write_all_at(bytes, offset),
         });

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use crate::oracle::{Register, Window};
-use crate::world::{Failure, Mount, Step, Worker};
+use crate::world::{Failure, Mount, Step, Worker, patiently};
 
 /// How many names each directory has. The last one needs more than one reply to list.
 const DIRECTORY_SLOTS: [usize; 4] = [4, 12, 12, 400];
@@ -435,7 +435,8 @@ fn judge_node(
 
 fn stat(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
     let path = worker.world.path(mount, &slot.path);
-    let (window, result) = worker.call("stat", mount, &slot.path, || fs::symlink_metadata(&path));
+    let (window, result) =
+        worker.call("stat", mount, &slot.path, patiently(|| fs::symlink_metadata(&path)));
     match result {
         Ok(metadata) => {
             let seen = seen_of(worker, &metadata).ok_or_else(|| other_kind(slot, mount))?;
@@ -459,9 +460,12 @@ fn refused(call: &'static str, path: &Path, mount: Mount, error: io::Error) -> S
 fn open(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
     let path = worker.world.path(mount, &slot.path);
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let (window, result) = worker.call("open", mount, &slot.path, || {
-        rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map(File::from)
-    });
+    let (window, result) = worker.call(
+        "open",
+        mount,
+        &slot.path,
+        patiently(|| rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map(File::from)),
+    );
     let symlink = Seen::Node { kind: Kind::Symlink, inode: None, id: None };
     let mut file = match result {
         Ok(file) => file,
@@ -518,7 +522,8 @@ fn stat_held(worker: &mut Worker<'_>) -> Step {
 fn stat_child(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
     let name = slot.path.join(CHILD);
     let path = worker.world.path(mount, &name);
-    let (window, result) = worker.call("stat-child", mount, &name, || fs::symlink_metadata(&path));
+    let (window, result) =
+        worker.call("stat-child", mount, &name, patiently(|| fs::symlink_metadata(&path)));
     let there = match result {
         Ok(_) => true,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -538,7 +543,8 @@ fn stat_child(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
 
 fn read_link(worker: &mut Worker<'_>, slot: &Slot, mount: Mount) -> Step {
     let path = worker.world.path(mount, &slot.path);
-    let (window, result) = worker.call("readlink", mount, &slot.path, || fs::read_link(&path));
+    let (window, result) =
+        worker.call("readlink", mount, &slot.path, patiently(|| fs::read_link(&path)));
     let legal = slot.entry.legal(window);
     let object = || format!("target of {}", slot.path.display());
     let shown = result.as_ref().map_err(io::Error::kind);

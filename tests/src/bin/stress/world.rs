@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::attributes::Attributes;
 use crate::blocks::Blocks;
@@ -175,6 +175,44 @@ pub(crate) struct Worker<'a> {
     mappers: [Option<Mapper>; 2],
 }
 
+/// Stale handles in a row that one call may meet, and the pause after each.
+const STALE_MAX: usize = 5_000;
+const STALE_PAUSE: Duration = Duration::from_millis(1);
+
+/// An error that may be a stale handle.
+pub(crate) trait MayBeStale {
+    fn is_stale(&self) -> bool;
+}
+
+impl MayBeStale for io::Error {
+    fn is_stale(&self) -> bool {
+        self.kind() == io::ErrorKind::StaleNetworkFileHandle
+    }
+}
+
+impl MayBeStale for rustix::io::Errno {
+    fn is_stale(&self) -> bool {
+        *self == rustix::io::Errno::STALE
+    }
+}
+
+/// Repeats a call that ends with a stale handle. Linux gives a path walk up in that way, after one
+/// try more, when it meets a directory that another mount has moved to another parent while names
+/// are being changed on its own: it cannot take the locks it needs to follow.
+pub(crate) fn patiently<R, E: MayBeStale>(
+    mut body: impl FnMut() -> Result<R, E>,
+) -> impl FnOnce() -> Result<R, E> {
+    move || {
+        for _ in 0..STALE_MAX {
+            match body() {
+                Err(error) if error.is_stale() => std::thread::sleep(STALE_PAUSE),
+                result => return result,
+            }
+        }
+        body()
+    }
+}
+
 impl<'a> Worker<'a> {
     /// A thread's beginning.
     pub(crate) fn new(world: &'a World, thread: usize, seed: u64) -> Self {
@@ -216,9 +254,9 @@ impl<'a> Worker<'a> {
         call: &'static str,
         mount: Mount,
         object: &Path,
-        body: impl FnOnce() -> io::Result<R>,
+        body: impl FnMut() -> io::Result<R>,
     ) -> Result<(Window, R), Failure> {
-        let (window, result) = self.call(call, mount, object, body);
+        let (window, result) = self.call(call, mount, object, patiently(body));
         match result {
             Ok(value) => Ok((window, value)),
             Err(error) => {
@@ -244,7 +282,7 @@ impl<'a> Worker<'a> {
         call: &'static str,
         mount: Mount,
         object: &Path,
-        body: impl FnOnce(&mut Mapper) -> io::Result<R>,
+        mut body: impl FnMut(&mut Mapper) -> io::Result<R>,
     ) -> Result<(Window, R), Failure> {
         let mut mapper = match self.mappers[mount.index()].take() {
             Some(mapper) => Ok(mapper),
