@@ -9,7 +9,7 @@ use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CHUNK_SIZE, CreateReply,
     DirectoryPlace, Errno, FilePermissions, Generation, InodeNumber, InodeType, Lease, Link,
     LookupReply, MAX_SYMLINK_LEN, MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate,
-    Name, ReadLink, Rename, RenameMode, Status, Sync, Timestamp,
+    Name, ReadLink, Rename, RenameMode, Request, Status, Sync, Timestamp,
 };
 
 use crate::cache::Named;
@@ -228,15 +228,23 @@ impl Client {
                 return Err(Errno::EFBIG.into());
             }
             self.require_changes(inode, &changes).await?;
-            let request = MetadataUpdate { inode, changes };
-            let change = self.begin_change(&[inode], &[]);
-            let result = self.ask_home(inode, &request, self.deadline()).await;
-            change.ended(&result);
-            let attributes = result?;
-            self.note(&attributes)?;
-            Ok::<_, ClientError>(attributes)
+            self.change_inode(inode, &MetadataUpdate { inode, changes }).await
         };
         result.await.map_err(|error| error.during("change", Subject::Inode(inode)))
+    }
+
+    /// Has the home carry out a change of one inode, whose attributes after it are the reply.
+    pub(crate) async fn change_inode<R: Request<Reply = Attributes>>(
+        &self,
+        inode: InodeNumber,
+        request: &R,
+    ) -> Result<Attributes, ClientError> {
+        let change = self.begin_change(&[inode], &[]);
+        let result = self.ask_home(inode, request, self.deadline()).await;
+        change.ended(&result);
+        let attributes = result?;
+        self.note(&attributes)?;
+        Ok(attributes)
     }
 
     /// Cuts a file to `size` bytes, or extends it with zeros.

@@ -28,12 +28,7 @@ impl Client {
             self.require_xattr_change(inode, name).await?;
             let (name, value) = (name.clone(), value.to_vec());
             let request = SetXattr { inode, name, value, mode, kill_sgid };
-            let change = self.begin_change(&[inode], &[]);
-            let result = self.ask_home(inode, &request, self.deadline()).await;
-            change.ended(&result);
-            let attributes = result?;
-            self.note(&attributes)?;
-            Ok::<_, ClientError>(attributes)
+            self.change_inode(inode, &request).await
         };
         result.await.map_err(|error| error.during("set an attribute of", Subject::Inode(inode)))
     }
@@ -47,12 +42,7 @@ impl Client {
         let result = async {
             self.require_xattr_change(inode, name).await?;
             let request = RemoveXattr { inode, name: name.clone() };
-            let change = self.begin_change(&[inode], &[]);
-            let result = self.ask_home(inode, &request, self.deadline()).await;
-            change.ended(&result);
-            let attributes = result?;
-            self.note(&attributes)?;
-            Ok::<_, ClientError>(attributes)
+            self.change_inode(inode, &request).await
         };
         result.await.map_err(|error| error.during("remove an attribute of", Subject::Inode(inode)))
     }
