@@ -1,6 +1,6 @@
 //! What `stat` shows of an inode, and the changes a `MetadataUpdate` asks for.
 
-use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::codec::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 use crate::ids::{Generation, InodeNumber};
 
 /// A point in time: seconds since the Unix epoch (may be negative) and nanoseconds below 10^9.
@@ -52,23 +52,15 @@ pub enum InodeType {
     BlockDevice = 7,
 }
 
-impl Wire for InodeType {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(match u8::get(reader)? {
-            1 => Self::File,
-            2 => Self::Directory,
-            3 => Self::Symlink,
-            4 => Self::Fifo,
-            5 => Self::Socket,
-            6 => Self::CharacterDevice,
-            7 => Self::BlockDevice,
-            _ => return Err(DecodeError::Invalid("inode type")),
-        })
-    }
-}
+wire_enum!(InodeType, "inode type" {
+    1 => File {},
+    2 => Directory {},
+    3 => Symlink {},
+    4 => Fifo {},
+    5 => Socket {},
+    6 => CharacterDevice {},
+    7 => BlockDevice {},
+});
 
 /// Mode bits (07777) and owner of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::codec::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 use crate::ids::InodeNumber;
 
 /// Which locks exclude each other: those of one space.
@@ -17,18 +17,10 @@ pub enum LockSpace {
     Flock = 1,
 }
 
-impl Wire for LockSpace {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::get(reader)? {
-            0 => Ok(Self::Posix),
-            1 => Ok(Self::Flock),
-            _ => Err(DecodeError::Invalid("lock space")),
-        }
-    }
-}
+wire_enum!(LockSpace, "lock space" {
+    0 => Posix {},
+    1 => Flock {},
+});
 
 /// What a lock excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +39,10 @@ impl LockMode {
     }
 }
 
-impl Wire for LockMode {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::get(reader)? {
-            1 => Ok(Self::Shared),
-            2 => Ok(Self::Exclusive),
-            _ => Err(DecodeError::Invalid("lock mode")),
-        }
-    }
-}
+wire_enum!(LockMode, "lock mode" {
+    1 => Shared {},
+    2 => Exclusive {},
+});
 
 /// Who locks, among those of one client process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@
 //! marked *mutation* carry a slot and are executed exactly once.
 
 use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType};
-use crate::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::codec::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 use crate::file_locks::{FileLock, HeldLock, LockOwner, LockRange, LockReply};
 use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
 use crate::lease::Lease;
@@ -580,19 +580,11 @@ pub enum RenameMode {
     Exchange = 2,
 }
 
-impl Wire for RenameMode {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::get(reader)? {
-            0 => Ok(Self::Replace),
-            1 => Ok(Self::NoReplace),
-            2 => Ok(Self::Exchange),
-            _ => Err(DecodeError::Invalid("rename mode")),
-        }
-    }
-}
+wire_enum!(RenameMode, "rename mode" {
+    0 => Replace {},
+    1 => NoReplace {},
+    2 => Exchange {},
+});
 
 /// Body of a reply to [`MetadataLookup`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -806,19 +798,11 @@ pub enum Outcome {
     Aborted = 2,
 }
 
-impl Wire for Outcome {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::get(reader)? {
-            0 => Ok(Self::Undecided),
-            1 => Ok(Self::Committed),
-            2 => Ok(Self::Aborted),
-            _ => Err(DecodeError::Invalid("outcome")),
-        }
-    }
-}
+wire_enum!(Outcome, "outcome" {
+    0 => Undecided {},
+    1 => Committed {},
+    2 => Aborted {},
+});
 
 /// First frame on a connection, from the side that connected. Carries opcode [`HELLO_OPCODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`XattrName`] is one that Linux allows, in a namespace that RingFS keeps.
 
-use crate::codec::{DecodeError, Reader, Wire};
+use crate::codec::{DecodeError, Reader, Wire, wire_enum};
 use crate::status::Errno;
 
 /// Longest name of an extended attribute, in bytes.
@@ -122,19 +122,11 @@ pub enum XattrMode {
     Replace = 2,
 }
 
-impl Wire for XattrMode {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self as u8);
-    }
-    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::get(reader)? {
-            0 => Ok(Self::Any),
-            1 => Ok(Self::Create),
-            2 => Ok(Self::Replace),
-            _ => Err(DecodeError::Invalid("xattr mode")),
-        }
-    }
-}
+wire_enum!(XattrMode, "xattr mode" {
+    0 => Any {},
+    1 => Create {},
+    2 => Replace {},
+});
 
 #[cfg(test)]
 mod tests {
