@@ -1,12 +1,14 @@
 //! The one check: every step in order, with its time, and a summary at the end.
 //!
-//! A step that fails does not hide the later ones, except set-up. Two profiles are built: dev for
+//! A step that fails does not hide the later ones, except set-up. The last lines say what failed, and
+//! why, so that the end of a log is enough to act on. Two profiles are built: dev for
 //! the tests, release for the shipped program and the simulator; fuzzing has a build of its own.
 
 use std::time::{Duration, Instant};
 
 use crate::Simulation;
 use crate::command::{self, Failure, Outcome};
+use crate::failures::{self, FailedTest};
 use crate::{layers, licences, setup, symbols, tidy};
 
 /// Seeds that each run of the whole check simulates.
@@ -20,18 +22,28 @@ const STEP_MINUTES: u64 = 30;
 /// Minutes that one run of the simulator may take, whatever the number of seeds.
 const SIMULATION_MINUTES: u64 = 240;
 
+/// Failed tests that are shown with their output; of further ones only the name.
+const TESTS_SHOWN: usize = 10;
+
 /// What has been done so far.
+#[derive(Default)]
 struct Report {
     steps: Vec<(&'static str, Duration, bool)>,
+    /// Of each step that failed, why.
+    reasons: Vec<(&'static str, Vec<String>)>,
     /// Tests passed and failed, as nextest counted them.
     tests: (u64, u64),
+    failed_tests: Vec<FailedTest>,
 }
 
 /// Run every step.
 pub(crate) fn run() -> Outcome {
     let start = Instant::now();
-    let mut report = Report { steps: Vec::new(), tests: (0, 0) };
-    report.step("set-up", setup::run)?;
+    let mut report = Report::default();
+    if let Err(failure) = report.step("set-up", setup::run) {
+        let _ = report.close(start.elapsed());
+        return Err(failure);
+    }
     // Each step has printed its own failure and is counted; the later ones run all the same.
     let _ = report.step("format", || cargo(&["fmt", "--all", "--check"]));
     let _ = report.step("layers", layers::run);
@@ -46,6 +58,9 @@ pub(crate) fn run() -> Outcome {
     let mut tests = (0, 0);
     let _ = report.step("tests", || test(&mut tests));
     report.tests = tests;
+    // Without a report the end of the step's output has to do.
+    report.failed_tests = command::read(&failures::report())
+        .map_or_else(|_| Vec::new(), |text| failures::parse(&text));
     let _ = report.step("doc tests", || cargo(&["test", "--locked", "--workspace", "--doc"]));
     let _ = report.step("fuzz", || setup::fuzz_all(FUZZ_SECONDS));
     report.close(start.elapsed())
@@ -76,6 +91,8 @@ fn clippy(selection: &[&str]) -> Outcome {
 
 /// Run all tests; the process tests use the program as it is shipped.
 fn test(counts: &mut (u64, u64)) -> Outcome {
+    // That of an earlier run would tell of tests that pass now.
+    let _ = std::fs::remove_file(failures::report());
     let mut command = command::cargo(STEP_MINUTES);
     command
         .args(["nextest", "run", "--locked", "--workspace", "--profile=ci"])
@@ -111,6 +128,13 @@ impl Report {
                 eprintln!("{failure}\n=== {name}: FAILED, {:.1} s", elapsed.as_secs_f64());
             }
         }
+        if let Err(failure) = &outcome {
+            let mut reasons = vec![failure.to_string()];
+            if let Failure::Ended(_, last) = failure {
+                reasons.extend(last.iter().cloned());
+            }
+            self.reasons.push((name, reasons));
+        }
         self.steps.push((name, elapsed, outcome.is_ok()));
         outcome
     }
@@ -130,8 +154,26 @@ impl Report {
             self.steps.len(),
             elapsed.as_secs_f64(),
         );
+        self.show_reasons();
         println!("{tests_passed} passed, {tests_failed} failed");
         if failed.is_empty() { Ok(()) } else { Err(Failure::Steps(failed)) }
+    }
+
+    /// Say why steps failed. What is known of single tests tells more than the end of their step.
+    fn show_reasons(&self) {
+        for (name, reasons) in &self.reasons {
+            if *name == "tests" && !self.failed_tests.is_empty() {
+                continue;
+            }
+            eprintln!("=== {name}: FAILED");
+            reasons.iter().for_each(|line| eprintln!("    {line}"));
+        }
+        for (index, test) in self.failed_tests.iter().enumerate() {
+            eprintln!("=== FAILED ({}): {}", test.kind, test.name);
+            if index < TESTS_SHOWN {
+                test.lines.iter().for_each(|line| eprintln!("    {line}"));
+            }
+        }
     }
 }
 

@@ -2,21 +2,27 @@
 //!
 //! Every child ends: it runs under `timeout`, which needs no thread of ours to watch it.
 
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Seconds between the request to end and the kill, when a child has used up its time.
 const GRACE_SECONDS: u64 = 30;
 
+/// Lines of a failed program's output that its failure repeats.
+const LAST_LINES: usize = 15;
+
 /// Why a check did not pass, by what its reader does next.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A program was not there or ended badly; it has printed why.
+    /// A program was not there or ended badly.
     Command(String),
+    /// A program ended badly: how it was called, and the end of what it printed.
+    Ended(String, Vec<String>),
     /// Rules of this repository are broken: one finding per line.
     Findings(Vec<String>),
     /// Something needed from the machine or the repository could not be read.
@@ -31,7 +37,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Command(line) => write!(formatter, "failed: {line}"),
+            Failure::Command(line) | Failure::Ended(line, _) => write!(formatter, "failed: {line}"),
             Failure::Findings(findings) => write!(formatter, "{}", findings.join("\n")),
             Failure::Unreadable(what) => write!(formatter, "cannot read {what}"),
             Failure::Steps(names) => write!(formatter, "not passed: {}", names.join(", ")),
@@ -73,10 +79,9 @@ pub(crate) fn cargo(minutes: u64) -> Command {
     program(&env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()), minutes)
 }
 
-/// Run to the end, with the child's output going where ours goes.
+/// Run to the end and pass what the child prints on to our standard error.
 pub(crate) fn run(command: &mut Command) -> Outcome {
-    let status = command.status().map_err(|error| not_started(command, &error))?;
-    if status.success() { Ok(()) } else { Err(Failure::Command(line(command))) }
+    observe(command, |_| {})
 }
 
 /// Run to the end and return what the child wrote to its standard output.
@@ -89,20 +94,42 @@ pub(crate) fn capture(command: &mut Command) -> Outcome<String> {
     String::from_utf8(output.stdout).map_err(|_| Failure::Unreadable(line(command)))
 }
 
-/// Run to the end, pass the child's standard error on, and show each line of it to `observe`.
+/// As [`run`], and show each line that the child prints to `observe`.
 pub(crate) fn observe(command: &mut Command, mut observe: impl FnMut(&str)) -> Outcome {
-    let mut child =
-        command.stderr(Stdio::piped()).spawn().map_err(|error| not_started(command, &error))?;
-    let mut reader = BufReader::new(child.stderr.take().expect("standard error is piped"));
+    let (status, last) =
+        pass_on(command, &mut observe).map_err(|error| not_started(command, &error))?;
+    if status.success() { Ok(()) } else { Err(Failure::Ended(line(command), last.into())) }
+}
+
+/// Both outputs of the child go through one pipe, so that their lines keep their order.
+fn pass_on(
+    command: &mut Command,
+    observe: &mut impl FnMut(&str),
+) -> io::Result<(ExitStatus, VecDeque<String>)> {
+    let (reader, writer) = io::pipe()?;
+    if io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+    // The command keeps copies of the writing end, and the pipe ends with the last of them.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut reader = BufReader::new(reader);
     let mut bytes = Vec::new();
+    let mut last = VecDeque::new();
     while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
         // A closed terminal must not end the tests.
-        let _ = std::io::stderr().write_all(&bytes);
-        observe(&String::from_utf8_lossy(&bytes));
+        let _ = io::stderr().write_all(&bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        observe(&text);
+        if !text.trim().is_empty() {
+            last.push_back(text.trim_end().to_owned());
+        }
+        if last.len() > LAST_LINES {
+            last.pop_front();
+        }
         bytes.clear();
     }
-    let status = child.wait().map_err(|error| not_started(command, &error))?;
-    if status.success() { Ok(()) } else { Err(Failure::Command(line(command))) }
+    Ok((child.wait()?, last))
 }
 
 /// Whether a program of this name can be started.

@@ -11,6 +11,7 @@
 
 mod ci;
 mod command;
+mod failures;
 mod layers;
 mod licences;
 mod picture;
