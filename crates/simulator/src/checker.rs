@@ -118,10 +118,19 @@ impl Checker {
         self.events.values()
     }
 
-    /// Calls of unknown outcome can no longer take effect, and all there is is durable.
-    pub(crate) fn settle(&mut self) {
+    /// Calls of unknown outcome have taken effect by now, or never will.
+    pub(crate) fn expire(&mut self) {
         for state in &mut self.states {
             state.pending = Rc::new([]);
+        }
+        let mut identities = BTreeSet::new();
+        self.states.retain(|state| identities.insert(state.identity()));
+    }
+
+    /// Nothing is pending, and all there is is durable.
+    pub(crate) fn settle(&mut self) {
+        for state in &mut self.states {
+            debug_assert!(state.pending.is_empty(), "what was pending has expired");
             state.applied = None;
             state.base = state.model.clone();
         }
@@ -197,7 +206,7 @@ impl Checker {
         }
         while let Some(situation) = stack.pop() {
             let Situation { positions, state } = &situation;
-            let key = (positions.clone(), state.model.hash(), state.pending.clone());
+            let key = (positions.clone(), state.identity());
             if !seen.insert(key) {
                 continue;
             }
@@ -206,7 +215,7 @@ impl Checker {
                 return Verdict::Undecided;
             }
             let is_end = round.is_end(positions);
-            if is_end && ends.insert((state.model.hash(), state.pending.clone())) {
+            if is_end && ends.insert(state.identity()) {
                 self.states.push(state.clone());
             }
             let count = stack.len();
@@ -360,6 +369,11 @@ impl State {
         versions.push((None, &self.base));
         versions.reverse();
         versions
+    }
+
+    /// States with the same identity have the same future, whatever a power cut undoes of it.
+    fn identity(&self) -> (u64, u64, Rc<[u64]>) {
+        (self.base.hash(), self.model.hash(), self.pending.clone())
     }
 
     fn next(&self, model: Model, pending: Rc<[u64]>, serial: u64) -> Self {

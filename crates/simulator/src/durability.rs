@@ -430,12 +430,14 @@ fn check_contents(
                         && matches!(sync.outcome, Outcome::Done(_))
                         && covers(&sync.operation, Object::Attributes(inode))
                 });
-                endanger(&mut content, event, before, is_synced);
+                endanger(&mut content, event, size_of(before, inode), is_synced);
             }
         }
-        let last = versions[versions.len() - 1].1;
+        let ends = ends(inode, versions, cut);
         for event in cut.under_way.iter().filter(|e| e.operation.inode() == Some(inode)) {
-            endanger(&mut content, event, last, false);
+            for end in &ends {
+                endanger(&mut content, event, *end, false);
+            }
         }
         let size = found.shown.get(&inode).map_or(0, |shown| shown.size);
         if data.len() as u64 != size {
@@ -452,15 +454,39 @@ fn check_contents(
     Ok(contents)
 }
 
-/// What a call, perhaps undone, leaves possible.
-fn endanger(content: &mut Content, event: &Event, before: &Model, is_synced: bool) {
+/// Bytes of a file in `model`.
+fn size_of(model: &Model, inode: InodeNumber) -> u64 {
+    match model.inode(Id::Number(inode)).map(|inode| &inode.kind) {
+        Some(Kind::File(content)) => content.size(),
+        _ => 0,
+    }
+}
+
+/// Where an append may have landed that was under way: at any end that the file had since it was
+/// known to be durable, because the cut may have undone what came after; and behind others that
+/// were under way.
+fn ends(inode: InodeNumber, versions: &[(Option<u64>, &Model)], cut: &Cut<'_>) -> BTreeSet<u64> {
+    let mut ends: BTreeSet<u64> = versions.iter().map(|(_, model)| size_of(model, inode)).collect();
+    for event in cut.under_way {
+        match event.operation {
+            Operation::Append { inode: of, len, .. } if of == inode => {
+                let further: Vec<u64> = ends.iter().map(|end| end + len).collect();
+                ends.extend(further);
+            }
+            _ => {}
+        }
+    }
+    ends
+}
+
+/// What a call, perhaps undone, leaves possible. `end`: where the file ended before it.
+fn endanger(content: &mut Content, event: &Event, end: u64, is_synced: bool) {
     let (offset, len, mark) = match event.operation {
         Operation::Write { offset, len, tag, .. } => (offset, len, Mark::write(tag)),
-        Operation::Append { inode, len, tag } => {
-            let end = match (&event.outcome, before.inode(Id::Number(inode)).map(|i| &i.kind)) {
-                (Outcome::Done(Reply::Offset(offset)), _) => *offset,
-                (_, Some(Kind::File(content))) => content.size(),
-                _ => return,
+        Operation::Append { len, tag, .. } => {
+            let end = match event.outcome {
+                Outcome::Done(Reply::Offset(offset)) => offset,
+                _ => end,
             };
             (end, len, Mark::append(tag, end))
         }
@@ -486,10 +512,14 @@ fn refuse(
     let value = |model: &Model| match object {
         Object::Name(place) => format!("{:?}", model.find(place).map(|(id, _)| id)),
         Object::Attributes(inode) => match model.inode(Id::Number(inode)) {
-            Some(Inode { kind: Kind::File(content), mode, .. }) => {
-                format!("mode {mode:o} size {}", content.size())
+            Some(Inode { kind, mode, accessed, modified, .. }) => {
+                let size = match kind {
+                    Kind::File(content) => content.size(),
+                    _ => 0,
+                };
+                format!("mode {mode:o} size {size} times {accessed:?} {modified:?}")
             }
-            other => format!("mode {:o}", other.map_or(0, |inode| inode.mode)),
+            None => String::from("nothing"),
         },
     };
     let mut text = match object {

@@ -256,8 +256,17 @@ impl fmt::Display for Outcome {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inode, kind, mode, links, size, .. } = self;
-        write!(f, "{inode} {kind:?} mode {mode:o} links {links} size {size}")
+        let Self { inode, kind, mode, links, size, accessed, modified } = self;
+        write!(f, "{inode} {kind:?} mode {mode:o} links {links} size {size}")?;
+        // Of times only those set by hand tell anything.
+        let set = |(seconds, nanos): (i64, u32)| (nanos == 0).then_some(seconds);
+        if let Some(seconds) = set(*accessed) {
+            write!(f, " accessed {seconds}")?;
+        }
+        match set(*modified) {
+            Some(seconds) => write!(f, " modified {seconds}"),
+            None => Ok(()),
+        }
     }
 }
 

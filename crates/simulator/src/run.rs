@@ -499,6 +499,9 @@ impl Run {
     fn take_stock(&mut self) -> Result<(), String> {
         self.say("walk");
         self.make_peace();
+        if let Some(checker) = &mut self.checker {
+            checker.expire();
+        }
         let walk = self.walk()?;
         self.check(&walk)?;
         if let Some(checker) = &mut self.checker {

@@ -77,6 +77,11 @@ fn found(labels: &[u8], pieces: &[(u32, u64, u64)]) -> Found {
 
 /// Whether a cut of everything 11 seconds after the start may leave `found`.
 fn verdict(events: &[Event], found: &Found) -> Result<(), String> {
+    verdict_beside(events, &[], found)
+}
+
+/// The same, with calls under way during the cut.
+fn verdict_beside(events: &[Event], under_way: &[Event], found: &Found) -> Result<(), String> {
     let mut checker = Checker::new();
     assert_eq!(checker.advance(events), crate::checker::Verdict::Accepted);
     let cut = Cut {
@@ -84,7 +89,7 @@ fn verdict(events: &[Event], found: &Found) -> Result<(), String> {
         home: &|_| TargetId(0),
         is_lost: &|_| true,
         started: &|_| Duration::ZERO,
-        under_way: &[],
+        under_way,
     };
     check(&checker, &cut, found).map(|_| ())
 }
@@ -150,6 +155,66 @@ fn unsynced_bytes_are_old_new_or_zero_and_synced_ones_stay() {
     assert!(verdict(&calls, &zeroed).is_err(), "the second block was synced");
     let short = found(&[0], &[(2, 0, 4096)]);
     assert!(verdict(&calls, &short).is_err(), "the size was synced");
+}
+
+#[test]
+fn an_append_under_way_lands_behind_what_the_cut_has_left() {
+    let append = |at, len, tag| {
+        let operation = Operation::Append { inode: FILE, len, tag };
+        event(at, operation, Outcome::Done(Reply::Nothing))
+    };
+    let calls = [create(1_000, 0), append(9_000, 100, 1)];
+    let late = [append(10_999, 200, 2)];
+    let mut left = found(&[0], &[(2, 0, 200)]);
+    assert_eq!(verdict_beside(&calls, &late, &left), Ok(()), "the first is lost");
+    assert!(verdict(&calls, &left).is_err(), "nobody has written that");
+    left = found(&[0], &[(1, 0, 100)]);
+    let mut rest = vec![0; 200];
+    content::fill(2, 0, &mut rest);
+    let both: Vec<u8> = left.data[&FILE].iter().copied().chain(rest).collect();
+    left.shown.get_mut(&FILE).unwrap().size = 300;
+    left.data.insert(FILE, both.into());
+    assert_eq!(verdict_beside(&calls, &late, &left), Ok(()), "nothing is lost");
+    left = found(&[0], &[(0, 0, 50), (2, 0, 200)]);
+    assert!(verdict_beside(&calls, &late, &left).is_err(), "the file never had 50 bytes");
+}
+
+#[test]
+fn what_a_state_was_once_decides_beside_what_it_is() {
+    let times = |at, accessed, outcome| {
+        event(at, Operation::SetTimes { inode: FILE, accessed, modified: accessed }, outcome)
+    };
+    let seen = |seconds: u32| {
+        let at = (i64::from(seconds), 0);
+        let Outcome::Done(Reply::Attributes(before)) = shown(FILE, InodeType::File, 0o600, 1, 0)
+        else {
+            unreachable!("made as attributes")
+        };
+        Shown { accessed: at, modified: at, ..before }
+    };
+    let done = |seconds| Outcome::Done(Reply::Attributes(seen(seconds)));
+    let mut checker = Checker::new();
+    let first = [create(1_000, 0), times(2_000, 5, done(5))];
+    assert_eq!(checker.advance(&first), crate::checker::Verdict::Accepted);
+    let lost = times(3_000, 6, Outcome::Unknown("gave up".into()));
+    assert_eq!(checker.advance(&[lost]), crate::checker::Verdict::Accepted);
+    checker.expire();
+    checker.settle();
+    assert_eq!(checker.states().len(), 2, "it has happened or has not");
+    let last = times(10_000, 7, done(7));
+    assert_eq!(checker.advance(&[last]), crate::checker::Verdict::Accepted);
+    let cut = Cut {
+        at: Duration::from_secs(11),
+        home: &|_| TargetId(0),
+        is_lost: &|_| true,
+        started: &|_| Duration::ZERO,
+        under_way: &[],
+    };
+    for (seconds, is_possible) in [(5, true), (6, true), (7, true), (8, false)] {
+        let mut left = found(&[0], &[]);
+        left.shown.insert(FILE, seen(seconds));
+        assert_eq!(check(&checker, &cut, &left).is_ok(), is_possible, "{seconds}");
+    }
 }
 
 #[test]
