@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::Simulation;
 use crate::command::{self, Failure, Outcome};
 use crate::failures::{self, FailedTest};
-use crate::{layers, licences, setup, symbols, tidy};
+use crate::fsx::{self, Exercise};
+use crate::{layers, licences, pjdfstest, setup, symbols, tidy};
 
 /// Seeds that each run of the whole check simulates.
 pub(crate) const SIMULATOR_SEEDS: u64 = 200;
@@ -22,13 +23,21 @@ const STEP_MINUTES: u64 = 30;
 /// Minutes that one run of the simulator may take, whatever the number of seeds.
 const SIMULATION_MINUTES: u64 = 240;
 
+/// How a step ends: as it should,
+const PASSED: &str = "ok";
+/// not at all, because this machine cannot run it,
+const SKIPPED: &str = "skipped";
+/// or with findings.
+const FAILED: &str = "FAILED";
+
 /// Failed tests that are shown with their output; of further ones only the name.
 const TESTS_SHOWN: usize = 10;
 
 /// What has been done so far.
 #[derive(Default)]
 struct Report {
-    steps: Vec<(&'static str, Duration, bool)>,
+    /// Of each step its name, its time, and how it ended.
+    steps: Vec<(&'static str, Duration, &'static str)>,
     /// Of each step that failed, why.
     reasons: Vec<(&'static str, Vec<String>)>,
     /// Tests passed and failed, as nextest counted them.
@@ -61,6 +70,8 @@ pub(crate) fn run() -> Outcome {
     // Without a report the end of the step's output has to do.
     report.failed_tests = command::read(&failures::report())
         .map_or_else(|_| Vec::new(), |text| failures::parse(&text));
+    let _ = report.step("pjdfstest", || pjdfstest::run(None));
+    let _ = report.step("fsx", || fsx::run(&Exercise::short()));
     let _ = report.step("doc tests", || cargo(&["test", "--locked", "--workspace", "--doc"]));
     let _ = report.step("fuzz", || setup::fuzz_all(FUZZ_SECONDS));
     report.close(start.elapsed())
@@ -122,35 +133,40 @@ impl Report {
         let start = Instant::now();
         let outcome = run();
         let elapsed = start.elapsed();
-        match &outcome {
-            Ok(()) => eprintln!("=== {name}: ok, {:.1} s", elapsed.as_secs_f64()),
-            Err(failure) => {
-                eprintln!("{failure}\n=== {name}: FAILED, {:.1} s", elapsed.as_secs_f64());
-            }
-        }
+        let word = match &outcome {
+            Ok(()) => PASSED,
+            Err(Failure::Skipped(_)) => SKIPPED,
+            Err(_) => FAILED,
+        };
         if let Err(failure) = &outcome {
+            eprintln!("{failure}");
+        }
+        eprintln!("=== {name}: {word}, {:.1} s", elapsed.as_secs_f64());
+        if let (Err(failure), FAILED) = (&outcome, word) {
             let mut reasons = vec![failure.to_string()];
             if let Failure::Ended(_, last) = failure {
                 reasons.extend(last.iter().cloned());
             }
             self.reasons.push((name, reasons));
         }
-        self.steps.push((name, elapsed, outcome.is_ok()));
+        self.steps.push((name, elapsed, word));
         outcome
     }
 
     fn close(self, elapsed: Duration) -> Outcome {
         eprintln!("=== summary");
-        for (name, elapsed, passed) in &self.steps {
-            let word = if *passed { "ok" } else { "FAILED" };
-            eprintln!("{word:>6} {:>7.1} s  {name}", elapsed.as_secs_f64());
+        for (name, elapsed, word) in &self.steps {
+            eprintln!("{word:>7} {:>7.1} s  {name}", elapsed.as_secs_f64());
         }
-        let failed: Vec<&str> =
-            self.steps.iter().filter(|step| !step.2).map(|&(name, ..)| name).collect();
+        let ended = |wanted: &str| -> Vec<&'static str> {
+            let steps = self.steps.iter().filter(|step| step.2 == wanted);
+            steps.map(|&(name, ..)| name).collect()
+        };
+        let failed = ended(FAILED);
         let (tests_passed, tests_failed) = self.tests;
         eprintln!(
             "{} of {} steps ok, {:.0} s",
-            self.steps.len() - failed.len(),
+            ended(PASSED).len(),
             self.steps.len(),
             elapsed.as_secs_f64(),
         );

@@ -14,7 +14,7 @@ use std::process::{Command, ExitStatus, Stdio};
 const GRACE_SECONDS: u64 = 30;
 
 /// Lines of a failed program's output that its failure repeats.
-const LAST_LINES: usize = 15;
+pub(crate) const LAST_LINES: usize = 15;
 
 /// Why a check did not pass, by what its reader does next.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Findings(Vec<String>),
     /// Something needed from the machine or the repository could not be read.
     Unreadable(String),
+    /// This machine cannot run the check, and why; nobody demands that it does.
+    Skipped(String),
     /// Steps of the whole check that did not pass.
     Steps(Vec<&'static str>),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Failure {
             Failure::Command(line) | Failure::Ended(line, _) => write!(formatter, "failed: {line}"),
             Failure::Findings(findings) => write!(formatter, "{}", findings.join("\n")),
             Failure::Unreadable(what) => write!(formatter, "cannot read {what}"),
+            Failure::Skipped(why) => write!(formatter, "skipped: {why}"),
             Failure::Steps(names) => write!(formatter, "not passed: {}", names.join(", ")),
         }
     }
@@ -94,6 +97,15 @@ pub(crate) fn capture(command: &mut Command) -> Outcome<String> {
     String::from_utf8(output.stdout).map_err(|_| Failure::Unreadable(line(command)))
 }
 
+/// Run to the end, quietly; return how it ended and what it printed.
+pub(crate) fn collect(command: &mut Command) -> Outcome<(ExitStatus, String)> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| not_started(command, &error))?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((output.status, text))
+}
+
 /// As [`run`], and show each line that the child prints to `observe`.
 pub(crate) fn observe(command: &mut Command, mut observe: impl FnMut(&str)) -> Outcome {
     let (status, last) =
@@ -134,7 +146,17 @@ fn pass_on(
 
 /// Whether a program of this name can be started.
 pub(crate) fn is_installed(name: &str) -> bool {
-    env::split_paths(&search_path()).any(|folder| folder.join(name).is_file())
+    find(name).is_some()
+}
+
+/// The program that this name starts.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path()).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Where cargo puts the tools that it builds for us.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    root().join("target/tools/bin").join(name)
 }
 
 /// Our own tools first, then whatever the machine has.
@@ -145,7 +167,7 @@ fn search_path() -> OsString {
 }
 
 /// The command as its user would type it, without our limit on time.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let words: Vec<_> = command.get_args().skip(3).map(|word| word.to_string_lossy()).collect();
     words.join(" ")
 }

@@ -12,9 +12,12 @@
 mod ci;
 mod command;
 mod failures;
+mod fsx;
 mod layers;
 mod licences;
+mod mounted;
 mod picture;
+mod pjdfstest;
 mod setup;
 mod symbols;
 mod tidy;
@@ -48,6 +51,13 @@ enum Task {
     Symbols,
     /// Record the README's terminal picture anew; takes root and /dev/fuse
     Picture,
+    /// Test a mount against POSIX with pjdfstest; takes root and /dev/fuse
+    Pjdfstest {
+        /// Run only the cases whose names hold this
+        filter: Option<String>,
+    },
+    /// Exercise files on two mounts with fsx; takes root and /dev/fuse
+    Fsx(fsx::Exercise),
     /// Run the cluster simulator
     Sim(Simulation),
     /// Fuzz one target of fuzz/
@@ -86,6 +96,8 @@ fn main() -> ExitCode {
         Task::Licences => licences::run(),
         Task::Symbols => symbols::run(),
         Task::Picture => picture::run(),
+        Task::Pjdfstest { filter } => pjdfstest::run(filter.as_deref()),
+        Task::Fsx(exercise) => fsx::run(&exercise),
         Task::Sim(simulation) => ci::simulate(&simulation),
         Task::Fuzz { target, seconds } => setup::fuzz(&target, seconds),
     };

@@ -5,9 +5,12 @@
 //! installed only as root on a system with apt.
 
 use crate::command::{self, Failure, Outcome};
+use crate::mounted;
 
 /// Minutes that building one tool may take.
 const BUILD_MINUTES: u64 = 20;
+/// Minutes that a tool may take to say its version.
+const VERSION_MINUTES: u64 = 1;
 /// Minutes beyond the fuzzing time itself: building the target with its sanitizer.
 const FUZZ_BUILD_MINUTES: u64 = 15;
 
@@ -17,7 +20,8 @@ struct Tool {
     program: &'static str,
     package: &'static str,
     version: &'static str,
-    /// Further arguments for `cargo install`.
+    /// Further arguments for `cargo install`. Most tools wait for others: building them fast matters
+    /// more than their own speed.
     extra: &'static [&'static str],
 }
 
@@ -27,16 +31,25 @@ const TOOLS: &[Tool] = &[Tool {
     package: "cargo-nextest",
     version: "0.9.143",
     // Without its own updater, which doubles what there is to build.
-    extra: &["--no-default-features", "--features", "default-no-update"],
+    extra: &["--debug", "--no-default-features", "--features", "default-no-update"],
 }];
+
+/// The suites that test mounts from outside. Other programs have these names too, so only those in
+/// `target/tools` are used.
+const SUITES: &[Tool] = &[
+    Tool { program: "pjdfstest", package: "pjdfstest", version: "0.2.2", extra: &["--debug"] },
+    // It fills and compares buffers byte by byte.
+    Tool { program: "fsx", package: "fsx", version: "0.3.2", extra: &[] },
+];
 
 /// Needed by `cargo xtask fuzz` only.
 const FUZZER: Tool =
-    Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &[] };
+    Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &["--debug"] };
 
 /// Programs of the system and the Debian package that brings each.
 ///
-/// fusermount3 mounts for users other than root; setpriv takes rights away in tests.
+/// fusermount3 mounts for users other than root; setpriv takes rights away in tests; a suite
+/// mounts and remounts.
 const SYSTEM: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("c++", "g++"),
@@ -44,12 +57,28 @@ const SYSTEM: &[(&str, &str)] = &[
     ("timeout", "coreutils"),
     ("fusermount3", "fuse3"),
     ("setpriv", "util-linux"),
+    ("mount", "mount"),
 ];
 
 /// Bring in everything that a full check needs.
 pub(crate) fn run() -> Outcome {
     install_system()?;
-    TOOLS.iter().try_for_each(install)
+    TOOLS.iter().try_for_each(install)?;
+    // Where nothing can be mounted there is nothing that they could test.
+    if mounted::check_machine().is_ok() { install_suites() } else { Ok(()) }
+}
+
+/// Bring in the suites that test mounts.
+pub(crate) fn install_suites() -> Outcome {
+    for suite in SUITES {
+        let program = command::tool(suite.program);
+        let mut version = command::program(&program.to_string_lossy(), VERSION_MINUTES);
+        let installed = command::collect(version.arg("--version"))?;
+        if installed.1.trim() != format!("{} {}", suite.program, suite.version) {
+            build(suite)?;
+        }
+    }
+    Ok(())
 }
 
 /// Fuzz one target for a while; what it finds stays in fuzz/artifacts.
@@ -79,13 +108,13 @@ pub(crate) fn fuzz_all(seconds: u64) -> Outcome {
 }
 
 fn install(tool: &Tool) -> Outcome {
-    if command::is_installed(tool.program) {
-        return Ok(());
-    }
+    if command::is_installed(tool.program) { Ok(()) } else { build(tool) }
+}
+
+fn build(tool: &Tool) -> Outcome {
     let mut command = command::cargo(BUILD_MINUTES);
-    command.args(["install", "--locked", "--root", "target/tools"]);
-    // These tools wait for others: building them fast matters more than their own speed.
-    command.arg("--debug").args(tool.extra).args(["--version", tool.version, tool.package]);
+    command.args(["install", "--locked", "--force", "--root", "target/tools"]);
+    command.args(tool.extra).args(["--version", tool.version, tool.package]);
     command::run(&mut command)
 }
 
@@ -114,7 +143,7 @@ fn install_system() -> Outcome {
 }
 
 /// The user id of this process: the owner of its own entry in /proc.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
 }
