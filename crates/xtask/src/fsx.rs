@@ -123,7 +123,8 @@ fn start(mounted: &Mounted, mount: usize, seed: u64, operations: u64) -> Outcome
 
 fn configure(profile: &Profile) -> String {
     let Profile { file_len_max, operation_len_max, .. } = profile;
-    format!("flen = {file_len_max}\n[opsize]\nmax = {operation_len_max}\n{WEIGHTS}")
+    // The tool takes the refusal to allocate no bytes for a missing feature.
+    format!("flen = {file_len_max}\n[opsize]\nmin = 1\nmax = {operation_len_max}\n{WEIGHTS}")
 }
 
 /// Wait for the end of a run and say how it was.
