@@ -20,8 +20,7 @@ struct Tool {
     program: &'static str,
     package: &'static str,
     version: &'static str,
-    /// Further arguments for `cargo install`. Most tools wait for others: building them fast matters
-    /// more than their own speed.
+    /// Further arguments for `cargo install`.
     extra: &'static [&'static str],
 }
 
@@ -31,20 +30,19 @@ const TOOLS: &[Tool] = &[Tool {
     package: "cargo-nextest",
     version: "0.9.143",
     // Without its own updater, which doubles what there is to build.
-    extra: &["--debug", "--no-default-features", "--features", "default-no-update"],
+    extra: &["--no-default-features", "--features", "default-no-update"],
 }];
 
 /// The suites that test mounts from outside. Other programs have these names too, so only those in
 /// `target/tools` are used.
 const SUITES: &[Tool] = &[
-    Tool { program: "pjdfstest", package: "pjdfstest", version: "0.2.2", extra: &["--debug"] },
-    // It fills and compares buffers byte by byte.
+    Tool { program: "pjdfstest", package: "pjdfstest", version: "0.2.2", extra: &[] },
     Tool { program: "fsx", package: "fsx", version: "0.3.2", extra: &[] },
 ];
 
 /// Needed by `cargo xtask fuzz` only.
 const FUZZER: Tool =
-    Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &["--debug"] };
+    Tool { program: "cargo-fuzz", package: "cargo-fuzz", version: "0.13.2", extra: &[] };
 
 /// Programs of the system and the Debian package that brings each.
 ///
@@ -114,7 +112,8 @@ fn install(tool: &Tool) -> Outcome {
 fn build(tool: &Tool) -> Outcome {
     let mut command = command::cargo(BUILD_MINUTES);
     command.args(["install", "--locked", "--force", "--root", "target/tools"]);
-    command.args(tool.extra).args(["--version", tool.version, tool.package]);
+    // These tools wait for others: building them fast matters more than their own speed.
+    command.arg("--debug").args(tool.extra).args(["--version", tool.version, tool.package]);
     command::run(&mut command)
 }
 
