@@ -14,6 +14,7 @@ mod ids;
 mod lease;
 mod messages;
 mod name;
+mod scan;
 mod status;
 mod steps;
 mod xattrs;
@@ -34,6 +35,11 @@ pub use ids::{
 pub use lease::Lease;
 pub use messages::*;
 pub use name::{MAX_NAME_LEN, MAX_SYMLINK_LEN, Name};
+pub use scan::{
+    ChunkRange, Damage, DamageKind, DirectoryFact, HeadPlace, InodeFact, InodePage, NameFact,
+    NamePage, OpenKind, OpenOperation, Repair, SCAN_PAGE_MAX, SegmentFact, SegmentPage,
+    VerifyCursor, VerifyPage,
+};
 pub use status::{Errno, Status};
 pub use steps::{Step, StepResult};
 pub use xattrs::{

@@ -9,6 +9,9 @@ use crate::file_locks::{FileLock, HeldLock, LockOwner, LockRange, LockReply};
 use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
 use crate::lease::Lease;
 use crate::name::Name;
+use crate::scan::{
+    InodePage, NamePage, OpenOperation, Repair, SegmentPage, VerifyCursor, VerifyPage,
+};
 use crate::status::Status;
 use crate::steps::{Step, StepResult};
 use crate::xattrs::{XattrMode, XattrName};
@@ -530,6 +533,50 @@ requests! {
         /// The inode.
         inode: InodeNumber,
     } -> Vec<XattrName>;
+
+    /// A page of the inodes that a target keeps, for a check.
+    0x80 query ScanInodes {
+        /// The last one seen; 0 starts.
+        after: InodeNumber,
+        /// Most wanted; at most [`SCAN_PAGE_MAX`](crate::SCAN_PAGE_MAX) are sent.
+        limit: u32,
+    } -> InodePage;
+
+    /// A page of the names that a target keeps, for a check.
+    0x81 query ScanNames {
+        /// Directory of the last one seen; 0 starts.
+        directory: InodeNumber,
+        /// Its cookie.
+        cookie: u64,
+        /// Most wanted.
+        limit: u32,
+    } -> NamePage;
+
+    /// A page of the segments that a target keeps, for a check.
+    0x82 query ScanSegments {
+        /// Inode of the last one seen; 0 starts.
+        inode: InodeNumber,
+        /// Its run.
+        run: u32,
+        /// Most wanted.
+        limit: u32,
+    } -> SegmentPage;
+
+    /// What a target has not ended yet, for a check.
+    0x83 query ScanOperations {} -> Vec<OpenOperation>;
+
+    /// Read some of the target's own files and compare their checksums, for a check.
+    0x84 query Verify {
+        /// Where to go on; the default starts.
+        cursor: VerifyCursor,
+    } -> VerifyPage;
+
+    /// Correct a record, durably; false if what it names is not so any more. Repeating it is
+    /// harmless. For a check, and between servers.
+    0x85 query RepairRecord {
+        /// What to do.
+        repair: Repair,
+    } -> bool;
 }
 
 /// Most chunks that the range of one [`ChunkAllocate`] spans.
