@@ -6,6 +6,7 @@
 //! Deliberately without generations and cuts, which `store` keeps in the log.
 
 mod holes;
+mod scan;
 
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
@@ -22,6 +23,7 @@ use ringfs_wire::InodeNumber;
 use crate::log::FILE_MODE;
 
 pub use holes::Extents;
+pub use scan::SegmentContent;
 
 /// Chunks in one segment file.
 const CHUNKS_PER_SEGMENT: u64 = 1024;

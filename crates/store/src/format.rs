@@ -6,7 +6,7 @@
 //! or made it so, crc32c. Invariant: both are replaced by a synced
 //! rename, so they are whole or absent; a directory with foreign files is never made a store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
 use ringfs_wire::{ClusterId, DecodeError, Reader, TargetId, Wire};
@@ -161,6 +161,20 @@ pub(crate) async fn write_life(
     life.boot.put(&mut out);
     life.durable.put(&mut out);
     replace_small(disk, directory, LIFE_NAME, out).await
+}
+
+/// Reads the settings of a store again: their files, and whether each is whole.
+pub(crate) async fn verify(
+    disk: &Disk,
+    directory: &Path,
+) -> Result<Vec<(PathBuf, bool)>, StorageError> {
+    let mut found = Vec::new();
+    for name in [FORMAT_NAME, LIFE_NAME] {
+        let path = directory.join(name);
+        let bytes = read_small(disk, &path).await?;
+        found.push((path, bytes.is_some_and(|bytes| checked(&bytes).is_ok())));
+    }
+    Ok(found)
 }
 
 /// The content in front of a valid checksum.

@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
 
@@ -70,6 +70,11 @@ impl Drop for Pin<'_> {
     }
 }
 
+/// Path of the file that holds the slots of a class.
+pub(crate) fn file_path(directory: &Path, class: SlotClass) -> PathBuf {
+    directory.join(format!("heads-{}k", class.bytes() >> 10))
+}
+
 fn offset_of(slot: HeadSlot) -> u64 {
     u64::from(slot.index) * slot.class.bytes()
 }
@@ -84,8 +89,8 @@ impl Heads {
         let mut files = Vec::new();
         let mut classes: [Class; 5] = Default::default();
         for class in SlotClass::ALL {
-            let path = directory.join(format!("heads-{}k", class.bytes() >> 10));
-            let file = disk.open(&path, OpenFlags::CREATE, FILE_MODE).await?;
+            let file =
+                disk.open(&file_path(directory, class), OpenFlags::CREATE, FILE_MODE).await?;
             classes[class as usize].allocated = disk.stat_handle(&file).await?.size;
             files.push(file);
         }

@@ -32,11 +32,12 @@ mod heads;
 mod locks;
 mod log;
 mod snapshot;
+mod verify;
 
 mod error;
 
 pub use acl::Acl;
-pub use chunks::Extents;
+pub use chunks::{Extents, SegmentContent};
 pub use error::StoreError;
 pub use local::{LocalFile, LocalFileSystem, LocalOptions, MetadataCache};
 pub use locks::InodeGuard;

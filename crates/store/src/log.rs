@@ -7,6 +7,7 @@
 
 mod batch;
 mod replay;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use crate::error::StoreError;
 use batch::{BATCH_ALIGNMENT, BATCH_HEADER, BatchHeader, FLAG_CLEAN, FLAG_NEXT_FILE, finish};
 pub(crate) use replay::{Replayed, replay};
 use ringfs_platform::Signal;
+pub(crate) use walk::{Walked, walk};
 
 /// Files kept free beyond the current one, so that deletes work on a full disk.
 const SPARE_FILES: u64 = 2;
@@ -139,7 +141,8 @@ impl Log {
         self.disk.sync_directory(&self.directory).await
     }
 
-    fn file_start(&self, position: u64) -> u64 {
+    /// Where the file that holds `position` starts.
+    pub(crate) fn file_start(&self, position: u64) -> u64 {
         position / self.segment_bytes * self.segment_bytes
     }
 
@@ -151,6 +154,16 @@ impl Log {
     /// Everything before this is durable.
     pub(crate) fn synced_to(&self) -> u64 {
         self.synced.get()
+    }
+
+    /// Everything before this is in the kernel.
+    pub(crate) fn written_to(&self) -> u64 {
+        self.written.get()
+    }
+
+    /// Bytes of one log file.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// How often the store had been opened when this log was.

@@ -12,12 +12,13 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
-use ringfs_wire::{DecodeError, InodeNumber, Reader, Wire, XattrName};
+use ringfs_wire::{DamageKind, DecodeError, InodeNumber, Reader, Wire, XattrName};
 
 use crate::error::StoreError;
 use crate::log::FILE_MODE;
 use crate::record::{Dentry, Record, UNKNOWN_TAG};
 use crate::state::State;
+use crate::verify::{check_records, kind_of};
 
 /// Most entries encoded without a pause.
 const SLICE_ENTRIES: usize = 1000;
@@ -261,6 +262,42 @@ pub(crate) async fn load(
     drop(loader);
     remove_others(disk, directory, position).await?;
     Ok(start)
+}
+
+/// Reads a snapshot again from `offset`, where a block begins, for about `budget` bytes: where it
+/// stopped, and whether that is the end. An error says where what is wrong.
+pub(crate) async fn verify(
+    disk: &Disk,
+    directory: &Path,
+    position: u64,
+    offset: u64,
+    budget: u64,
+) -> Result<(u64, bool), (PathBuf, u64, DamageKind)> {
+    let path = path_of(directory, position);
+    let opened = disk.open(&path, OpenFlags::READ, 0).await;
+    let file = opened.map_err(|error| (path.clone(), 0, kind_of(&error)))?;
+    let mut loader = Loader { disk, file, path, offset };
+    while loader.offset - offset < budget {
+        let at = loader.offset;
+        let content = match loader.next_block().await {
+            Ok(content) => content,
+            Err(StoreError::Damaged { file, offset, .. }) => {
+                return Err((file, offset, DamageKind::Checksum));
+            }
+            Err(_) => return Err((loader.path, at, DamageKind::Unreadable)),
+        };
+        let is_known = match at {
+            0 => matches!(read_header(&content), Ok(Some(start)) if start.position == position),
+            _ => check_records(&content).is_ok(),
+        };
+        if !is_known {
+            return Err((loader.path, at, DamageKind::Content));
+        }
+        if content.is_empty() {
+            return Ok((loader.offset, true));
+        }
+    }
+    Ok((loader.offset, false))
 }
 
 fn apply_block(content: &[u8], state: &mut State) -> Result<(), DecodeError> {
