@@ -22,13 +22,15 @@ use crate::metadata::apply;
 use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 
 /// What a resize does to an inode.
-struct Resize<'a> {
+pub(crate) struct Resize<'a> {
     /// New size; `None` keeps it and only cuts what lies beyond.
-    size: Option<u64>,
-    changes: &'a AttributeChanges,
+    pub(crate) size: Option<u64>,
+    pub(crate) changes: &'a AttributeChanges,
     /// Whose leases it spares.
-    session: SessionId,
-    caller: Option<Caller>,
+    pub(crate) session: SessionId,
+    pub(crate) caller: Option<Caller>,
+    /// Cut at every target, also beyond what was announced, and go above this generation.
+    pub(crate) above: Option<Generation>,
 }
 
 impl Target {
@@ -44,18 +46,24 @@ impl Target {
             return Err(Errno::EFBIG.into());
         }
         let session = caller.session;
-        let resize = Resize { size: Some(size), changes, session, caller: Some(caller) };
+        let resize =
+            Resize { size: Some(size), changes, session, caller: Some(caller), above: None };
         reply(&self.resize(inode, resize).await?)
     }
 
     pub(crate) async fn discard_tail(&self, request: &DiscardTail, caller: Caller) -> Answer {
         let changes = AttributeChanges::default();
         let session = caller.session;
-        let resize = Resize { size: None, changes: &changes, session, caller: Some(caller) };
+        let resize =
+            Resize { size: None, changes: &changes, session, caller: Some(caller), above: None };
         reply(&self.resize(request.inode, resize).await?)
     }
 
-    async fn resize(&self, inode: InodeNumber, resize: Resize<'_>) -> Result<Attributes, Status> {
+    pub(crate) async fn resize(
+        &self,
+        inode: InodeNumber,
+        resize: Resize<'_>,
+    ) -> Result<Attributes, Status> {
         let _claim = self.claim(resize.session, &[(inode, WRITTEN)]).await?;
         let held = Held::new(&self.locks, self.locks.task());
         let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
@@ -67,7 +75,11 @@ impl Target {
         let head_lock = self.store.lock_inode(inode).await;
         let head = self.resized_head(inode, &before, at).await?;
         // Beyond the head everything up to `reach` may hold bytes that were never acknowledged.
-        let cuts_chunks = before.reach > at.max(HEAD_SIZE);
+        let is_forced = resize.above.is_some();
+        let reach = if is_forced { SIZE_MAX } else { before.reach };
+        // Where chunks hold nothing of the file, a forced cut leaves nothing.
+        let length = if is_forced && at <= HEAD_SIZE { 0 } else { at };
+        let cuts_chunks = reach > at.max(HEAD_SIZE);
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, inode, |inode| {
@@ -81,7 +93,8 @@ impl Target {
             }
             // Clients count on it: within one generation a size only grows.
             if cuts_chunks || at < before.size {
-                inode.attributes.generation = Generation(before.generation.0 + 1);
+                let before = before.generation.max(resize.above.unwrap_or_default());
+                inode.attributes.generation = Generation(before.0 + 1);
             }
             if cuts_chunks {
                 inode.attributes.reach = if at > HEAD_SIZE { at } else { 0 };
@@ -93,8 +106,8 @@ impl Target {
             let cut = PendingCut {
                 inode,
                 generation: after.generation,
-                length: at,
-                reach: before.reach,
+                length,
+                reach,
                 chunk_size: before.chunk_size,
                 final_cut: false,
             };
@@ -158,7 +171,8 @@ impl Target {
         let may_be_dirty = found.reach > found.size.max(HEAD_SIZE);
         if may_be_dirty && !self.cleaned.borrow().contains(&inode) {
             let changes = AttributeChanges::default();
-            let resize = Resize { size: None, changes: &changes, session, caller: None };
+            let resize =
+                Resize { size: None, changes: &changes, session, caller: None, above: None };
             self.resize(inode, resize).await?;
         }
         self.cleaned.borrow_mut().insert(inode);

@@ -21,6 +21,8 @@ mod mutations;
 mod node;
 mod operation;
 mod rename;
+mod repair;
+mod scan;
 mod sessions;
 mod target;
 mod xattrs;

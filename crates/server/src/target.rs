@@ -330,6 +330,12 @@ impl Target {
             AnyRequest::ChunkExtents(request) => self.chunk_extents(request).await,
             AnyRequest::ChunkPunch(request) => self.chunk_punch(request).await,
             AnyRequest::ChunkAllocate(request) => self.chunk_allocate(request).await,
+            AnyRequest::ScanInodes(request) => self.scan_inodes(request),
+            AnyRequest::ScanNames(request) => self.scan_names(request),
+            AnyRequest::ScanSegments(request) => self.scan_segments(request).await,
+            AnyRequest::ScanOperations(_) => self.scan_operations(),
+            AnyRequest::Verify(request) => self.verify(request).await,
+            AnyRequest::RepairRecord(request) => self.repair(request).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -518,6 +524,7 @@ fn tells_no_state(request: &AnyRequest) -> bool {
             | AnyRequest::LeaseRelease(_)
             | AnyRequest::ChunkRead(_)
             | AnyRequest::ChunkExtents(_)
+            | AnyRequest::Verify(_)
     )
 }
 
