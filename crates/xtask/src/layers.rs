@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ringfs-server", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc", "ringfs-store"]),
     ("ringfs-client", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc"]),
     ("ringfs-fuse", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc", "ringfs-client"]),
+    ("ringfs-check", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc"]),
     (
         "ringfs",
         &[
@@ -24,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-rpc",
             "ringfs-server",
             "ringfs-client",
+            "ringfs-check",
             "ringfs-fuse",
         ],
     ),
@@ -37,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-store",
             "ringfs-server",
             "ringfs-client",
+            "ringfs-check",
             "ringfs-fuse",
         ],
     ),
