@@ -20,6 +20,9 @@ pub(crate) enum CliError {
     /// Everything has been said already.
     #[error("")]
     Said,
+    /// Everything has been said already: something could not be checked.
+    #[error("")]
+    Unchecked,
     /// Nobody reads the output any more, as with `| head`: end quietly.
     #[error("the output was closed")]
     OutputClosed,

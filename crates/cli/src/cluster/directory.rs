@@ -10,7 +10,7 @@
 //! Invariant: nothing that ringfs did not write is ever deleted.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,13 @@ use rustix::fs::FlockOperation;
 use crate::cluster::mounts::MOUNTS;
 use crate::cluster::{ProcessIdentity, Settings};
 use crate::error::CliError;
+use crate::output::COMPLAINT_PREFIX;
 
 /// Length of the key file: the key in hexadecimal and a line end.
 const KEY_FILE_LEN_MAX: u64 = 128;
+
+/// How much of the end of a log is read, in bytes.
+const LOG_BYTES_READ: u64 = 16 << 10;
 
 const SETTINGS_FILE: &str = "cluster.toml";
 const NODE_PREFIX: &str = "node-";
@@ -83,6 +87,21 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(CliError::local("read", &path, error)),
         }
+    }
+
+    /// What a node complained of at its end, if that is the last thing in its log.
+    pub(crate) fn last_complaint(&self, node: NodeId) -> Option<String> {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(self.log(node))?;
+            let start = file.metadata()?.len().saturating_sub(LOG_BYTES_READ);
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(LOG_BYTES_READ).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        Some(text.lines().last()?.strip_prefix(COMPLAINT_PREFIX)?.to_owned())
     }
 
     /// Whether the last process of a node ended without saying so: by a kill, not in order.

@@ -2,6 +2,7 @@
 
 mod background;
 mod cat;
+mod check;
 mod copy;
 mod df;
 mod down;
@@ -62,6 +63,7 @@ enum Command {
     #[command(visible_alias = "umount")]
     Unmount(unmount::UnmountArguments),
     Status(status::StatusArguments),
+    Check(check::CheckArguments),
     Logs(logs::LogsArguments),
     Serve(serve::ServeArguments),
     Ls(ls::LsArguments),
@@ -86,6 +88,7 @@ impl Arguments {
             Command::Mount(arguments) => arguments.run(environment),
             Command::Unmount(arguments) => arguments.run(environment),
             Command::Status(arguments) => arguments.run(environment),
+            Command::Check(arguments) => arguments.run(environment),
             Command::Logs(arguments) => arguments.run(environment),
             Command::Serve(arguments) => arguments.run(environment),
             Command::Ls(arguments) => arguments.run(environment),

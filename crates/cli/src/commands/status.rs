@@ -71,6 +71,8 @@ struct NodeReport {
     node: u32,
     address: String,
     pid: Option<u32>,
+    /// What it complained of when it ended, if it did.
+    why_down: Option<String>,
     memory_bytes: Option<u64>,
     targets: Vec<TargetReport>,
 }
@@ -141,6 +143,7 @@ pub(crate) async fn inspect(platform: &Platform, found: &Found) -> Result<Cluste
             node: node.id.0,
             address: node.address.clone(),
             pid,
+            why_down: pid.is_none().then(|| found.directory.last_complaint(node.id)).flatten(),
             memory_bytes,
             targets: answers
                 .into_iter()
@@ -263,6 +266,7 @@ fn show(report: &ClusterReport, output: &mut Output) -> Result<(), CliError> {
     nodes.lines().iter().try_for_each(|line| output.line(line))?;
     output.line("")?;
     targets.lines().iter().try_for_each(|line| output.line(line))?;
+    show_complaints(report, output)?;
     if !report.mounts.is_empty() {
         let mut mounts = Table::new(&[2], &["MOUNT", "STATE", "PID"]);
         for mount in &report.mounts {
@@ -276,4 +280,10 @@ fn show(report: &ClusterReport, output: &mut Output) -> Result<(), CliError> {
         output.line(format_args!("\nStart it with: ringfs up --name {}", report.name))?;
     }
     Ok(())
+}
+
+/// Why nodes that are down ended.
+fn show_complaints(report: &ClusterReport, output: &mut Output) -> Result<(), CliError> {
+    let mut complaints = report.nodes.iter().filter_map(|node| node.why_down.as_ref());
+    complaints.try_for_each(|why| output.line(format_args!("\nDown: {why}")))
 }

@@ -26,6 +26,8 @@ fn command_lines_are_judged() {
     check("up --listen localhost", false);
     check("down --wipe", true);
     check("status --json", true);
+    check("check --repair --drop-dangling --json", true);
+    check("check --drop-dangling", false);
     check("logs --node 1 -f", true);
     check("serve --name a --data /tmp/x --node 0", true);
     check("serve --name a --data /tmp/x", false);

@@ -11,7 +11,7 @@ use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
 use ringfs_platform::{Outcome, Platform, SimulatedNode, Simulation, SimulationOptions};
 use ringfs_rpc::ClusterKey;
 use ringfs_server::{Node, NodeOptions};
-use ringfs_store::StoreOptions;
+use ringfs_store::{Store, StoreOptions};
 use ringfs_wire::{ClusterId, FilePermissions, Name, NodeId, TargetId};
 
 const NODES: u32 = 2;
@@ -32,9 +32,13 @@ pub(crate) fn name(text: &str) -> Name {
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) simulation: Rc<Simulation>,
-    map: ClusterMap,
-    key: ClusterKey,
+    pub(crate) map: ClusterMap,
+    pub(crate) key: ClusterKey,
     servers: Rc<RefCell<Vec<Option<Node>>>>,
+}
+
+fn store_options() -> StoreOptions {
+    StoreOptions { log_segment_bytes: 1 << 20, ..StoreOptions::new(ClusterId(1), TargetId(0)) }
 }
 
 fn address(node: u32) -> String {
@@ -66,13 +70,27 @@ impl World {
             let listen = address(node).parse().unwrap();
             let (map, key) = (world.map.clone(), world.key.clone());
             let mut options = NodeOptions::new(NodeId(node), map, key, directory, listen);
-            options.store = StoreOptions {
-                log_segment_bytes: 1 << 20,
-                ..StoreOptions::new(ClusterId(1), TargetId(0))
-            };
+            options.store = store_options();
             let server = ringfs_server::start(&platform, options).await.unwrap();
             world.servers.borrow_mut()[node as usize] = Some(server);
         });
+    }
+
+    /// Changes what a target keeps while its server is down: nobody sees it come.
+    pub(crate) async fn tamper(&self, target: TargetId, change: impl FnOnce(&Store)) {
+        self.tamper_with(target, async move |store| change(&store)).await;
+    }
+
+    /// As [`World::tamper`], with a change that takes its time.
+    pub(crate) async fn tamper_with(&self, target: TargetId, change: impl AsyncFnOnce(Store)) {
+        let node = target.0 % NODES;
+        let platform = self.simulation.platform(SimulatedNode(node));
+        let options = store_options();
+        let directory = PathBuf::from(format!("/data/target-{target}"));
+        let options = StoreOptions { target, ..options };
+        let store = Store::open(&platform, &directory, options).await.unwrap();
+        change(store.clone()).await;
+        store.close().await.unwrap();
     }
 
     /// Kills a server: what it told its kernel stays.
