@@ -17,6 +17,8 @@ pub(crate) struct Environment {
     state_home: Option<PathBuf>,
     /// `RINGFS_CLUSTER`, or the default name.
     pub(crate) cluster: String,
+    /// Whether `RINGFS_CLUSTER` says it.
+    pub(crate) is_cluster_chosen: bool,
     /// `RINGFS_IO=poll`: no io_uring.
     pub(crate) polling: bool,
     /// Cores of this machine that this process may use.
@@ -59,6 +61,7 @@ impl Environment {
         Ok(Self {
             data_home: below("XDG_DATA_HOME", ".local/share"),
             state_home: below("XDG_STATE_HOME", ".local/state"),
+            is_cluster_chosen: !cluster.is_empty(),
             cluster: if cluster.is_empty() { DEFAULT_CLUSTER.to_owned() } else { cluster },
             polling,
             cores,
@@ -107,7 +110,12 @@ mod tests {
     fn variables_choose_cluster_and_driver() {
         let environment = read(&[("RINGFS_CLUSTER", "scratch"), ("RINGFS_IO", "poll")]).unwrap();
         assert_eq!((environment.cluster.as_str(), environment.polling), ("scratch", true));
-        assert_eq!(read(&[]).unwrap().cluster, "ringfs");
+        assert!(environment.is_cluster_chosen);
+        let environment = read(&[]).unwrap();
+        assert_eq!(
+            (environment.cluster.as_str(), environment.is_cluster_chosen),
+            ("ringfs", false)
+        );
         assert!(matches!(read(&[("RINGFS_IO", "fast")]), Err(CliError::Usage(_))));
     }
 }

@@ -164,6 +164,22 @@ impl Client {
         result.await.map_err(|error| error.on_path("open", path))
     }
 
+    /// Opens the regular file with this name in a directory; a symbolic link is not followed.
+    pub async fn open_at(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        mode: OpenMode,
+    ) -> Result<OpenFile, ClientError> {
+        let opened = self.open_existing(directory, name, mode, self.deadline()).await;
+        match opened.map_err(|error| error.during("open", entry(directory, name)))? {
+            Opened::File(file) => Ok(file),
+            Opened::Symlink => {
+                Err(ClientError::from(Errno::ELOOP).during("open", entry(directory, name)))
+            }
+        }
+    }
+
     async fn open_path_once(
         &self,
         path: &[u8],

@@ -17,6 +17,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("ringfs-fuse", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc", "ringfs-client"]),
     ("ringfs-check", &["ringfs-wire", "ringfs-placement", PLATFORM, "ringfs-rpc"]),
     (
+        "ringfs-bench",
+        &[
+            "ringfs-wire",
+            "ringfs-placement",
+            PLATFORM,
+            "ringfs-rpc",
+            "ringfs-server",
+            "ringfs-client",
+            "ringfs-fuse",
+        ],
+    ),
+    (
         "ringfs",
         &[
             "ringfs-wire",
@@ -27,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-client",
             "ringfs-check",
             "ringfs-fuse",
+            "ringfs-bench",
         ],
     ),
     (
@@ -41,18 +54,6 @@ const EDGES: &[(&str, &[&str])] = &[
             "ringfs-client",
             "ringfs-check",
             "ringfs-fuse",
-        ],
-    ),
-    (
-        "ringfs-bench",
-        &[
-            "ringfs-wire",
-            "ringfs-placement",
-            PLATFORM,
-            "ringfs-rpc",
-            "ringfs-store",
-            "ringfs-server",
-            "ringfs-client",
         ],
     ),
     ("ringfs-tests", &[]),

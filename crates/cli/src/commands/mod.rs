@@ -1,6 +1,7 @@
 //! The commands, one module each: its arguments with their help, and what it does with them.
 
 mod background;
+mod bench;
 mod cat;
 mod check;
 mod copy;
@@ -77,6 +78,10 @@ enum Command {
     Ln(names::LnArguments),
     Rm(names::RmArguments),
     Df(df::DfArguments),
+    Bench(bench::BenchArguments),
+    /// What this program does as a process of `ringfs bench`; the task comes on standard input
+    #[command(name = ringfs_bench::CHILD_COMMAND, hide = true)]
+    BenchChild,
 }
 
 impl Arguments {
@@ -102,6 +107,12 @@ impl Arguments {
             Command::Ln(arguments) => arguments.run(environment),
             Command::Rm(arguments) => arguments.run(environment),
             Command::Df(arguments) => arguments.run(environment),
+            Command::Bench(arguments) => arguments.run(environment),
+            Command::BenchChild => match ringfs_bench::run_child() {
+                true => Ok(()),
+                // It has told its parent.
+                false => Err(CliError::Said),
+            },
         }
     }
 }
@@ -129,6 +140,16 @@ impl ClusterChoice {
         let name = self.name.as_deref().unwrap_or(&environment.cluster);
         check_name(name).map_err(CliError::Usage)?;
         Ok(name)
+    }
+
+    /// The cluster with this name.
+    fn named(name: &str) -> Self {
+        Self { name: Some(name.to_owned()), data: None }
+    }
+
+    /// Whether the user said which cluster, and does not just take the usual one.
+    fn is_given(&self, environment: &Environment) -> bool {
+        self.name.is_some() || self.data.is_some() || environment.is_cluster_chosen
     }
 
     /// Finds the cluster.

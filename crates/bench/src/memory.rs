@@ -59,7 +59,7 @@ impl FillClient {
 /// Measures the memory of a server.
 pub(crate) fn run(common: &Common, inodes: u64) -> Result<Report, BenchError> {
     if inodes == 0 {
-        return Err(BenchError::Usage("--inodes takes 1 and more"));
+        return Err(BenchError::Usage("--inodes takes 1 and more".to_owned()));
     }
     let targets = common.targets.unwrap_or(1);
     let setting = format!(

@@ -3,14 +3,27 @@
 use std::io;
 
 use ringfs_client::ClientError;
+use ringfs_fuse::MountError;
 use ringfs_server::ServerError;
 
 /// Why a benchmark gives no figures.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BenchError {
+pub enum BenchError {
     /// The arguments make no sense: change them.
     #[error("{0}")]
-    Usage(&'static str),
+    Usage(String),
+    /// There is not enough room for what the arguments ask for.
+    #[error("{0}")]
+    NoRoom(String),
+    /// The user ended the benchmark.
+    #[error("interrupted")]
+    Interrupted,
+    /// A process that serves the cluster has ended.
+    #[error("process {0}, which serves the cluster, has ended")]
+    ServerEnded(u32),
+    /// Something else was read or found than what was written: figures would mean nothing.
+    #[error("{0}")]
+    Wrong(String),
     /// The machine refused something.
     #[error("cannot {action}: {source}")]
     Io {
@@ -25,6 +38,9 @@ pub(crate) enum BenchError {
     /// The node did not start.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The mount did not come to be, or broke.
+    #[error(transparent)]
+    Mount(#[from] MountError),
     /// A child process told of an error, or ended too early.
     #[error("{child}: {reason}")]
     Child {

@@ -103,7 +103,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A number with thousands apart, and decimals where it is small.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     if value.abs() < 1000.0 {
         return format!("{value:.1}");
     }
@@ -119,7 +119,8 @@ fn figure(value: f64) -> String {
     text
 }
 
-fn load() -> f64 {
+/// The load average of the last minute.
+pub(crate) fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }

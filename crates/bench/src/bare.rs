@@ -40,10 +40,15 @@ pub(crate) enum BareRuntime {
     Compio,
     /// The runtime as `platform` sets it up, which spins a little before it parks.
     Platform,
+    /// The same without io_uring.
+    Polling,
 }
 
 impl BareRuntime {
-    fn run<F: Future<Output = Result<(), BenchError>>>(self, body: F) -> Result<(), BenchError> {
+    pub(crate) fn run<F: Future<Output = Result<(), BenchError>>>(
+        self,
+        body: F,
+    ) -> Result<(), BenchError> {
         match self {
             BareRuntime::Compio => {
                 let mut proactor = ProactorBuilder::new();
@@ -52,8 +57,11 @@ impl BareRuntime {
                 let runtime = Runtime::builder().with_proactor(proactor).build();
                 runtime.context("start a bare runtime")?.block_on(body)
             }
-            BareRuntime::Platform => ringfs_platform::run(RuntimeOptions::default(), |_| body)
-                .context("start a runtime")?,
+            BareRuntime::Platform | BareRuntime::Polling => {
+                let polling = self == BareRuntime::Polling;
+                let options = RuntimeOptions { polling, ..RuntimeOptions::default() };
+                ringfs_platform::run(options, |_| body).context("start a runtime")?
+            }
         }
     }
 }
@@ -84,7 +92,7 @@ impl BareServer {
             let (runtime, directory) = (self.runtime, self.directory.clone());
             std::thread::spawn(move || {
                 if let Err(error) = runtime.run(accept(listener, directory)) {
-                    eprintln!("ringfs-bench: the bare server: {error}");
+                    eprintln!("ringfs: the bare server: {error}");
                 }
             });
         }
@@ -107,7 +115,7 @@ async fn accept(listener: std::net::TcpListener, directory: PathBuf) -> Result<(
         let serving = async move {
             match serve(stream, &directory).await {
                 Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
-                    eprintln!("ringfs-bench: the bare server: {error}");
+                    eprintln!("ringfs: the bare server: {error}");
                 }
                 _ => {}
             }
@@ -252,7 +260,7 @@ impl Caller {
                 }
             }
             Phase::Clean => self.call(REMOVE).await?,
-            Phase::Echo | Phase::Create | Phase::Stat => {
+            Phase::Echo | Phase::Create | Phase::Stat | Phase::Suite(_) => {
                 let round_trip = async |_| self.call(ECHO).await.context("call");
                 return repeat(task.seconds, round_trip).await.map_err(io::Error::other);
             }

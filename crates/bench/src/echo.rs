@@ -18,9 +18,9 @@ const OURS: &str = "RingFS Echo";
 /// A process that calls Echo, one call at a time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EchoClient {
-    cluster: Cluster,
-    number: u32,
-    seconds: f64,
+    pub(crate) cluster: Cluster,
+    pub(crate) number: u32,
+    pub(crate) seconds: f64,
 }
 
 impl EchoClient {

@@ -170,7 +170,7 @@ impl Arm {
 /// Measures writes and reads beside bare loops.
 pub(crate) fn run(common: &Common, mebibytes: u64) -> Result<Report, BenchError> {
     if mebibytes == 0 || mebibytes > 1 << 20 {
-        return Err(BenchError::Usage("--mebibytes takes 1 to 1048576"));
+        return Err(BenchError::Usage("--mebibytes takes 1 to 1048576".to_owned()));
     }
     let targets = common.targets.unwrap_or(2);
     let work = WorkDirectory::new(common.directory.as_deref())?;

@@ -6,23 +6,74 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use ringfs_platform::{MailboxReceiver, mailbox};
 use serde::{Deserialize, Serialize};
 
 use crate::bare::{BareClient, BareServer};
 use crate::bulk::BulkClient;
-use crate::cluster::NodeTask;
+use crate::cluster::{MountTask, NodeTask};
+use crate::directory::Leftovers;
 use crate::echo::EchoClient;
 use crate::error::{BenchError, Context};
 use crate::memory::FillClient;
 use crate::metadata::MetadataClient;
+use crate::suite::{CopyClient, Order, SuiteClient};
 use crate::timing::Measure;
+
+/// The only argument of a program that is to be a child.
+pub const CHILD_COMMAND: &str = "bench-child";
 
 /// Phases that may wait for a child; there is never more than one.
 const PHASES_MAX: usize = 16;
+/// Words of a child that may wait for its parent; there is never more than one.
+const WORDS_MAX: usize = 16;
+/// How often a parent that waits for a child looks whether it was interrupted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whether the benchmark has to end early. Clones are one switch.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    flag: Arc<AtomicBool>,
+    /// Processes without which it cannot go on.
+    needed: Arc<Vec<u32>>,
+}
+
+impl Interrupt {
+    /// A switch that the user turns on by `flag`.
+    pub fn new(flag: Arc<AtomicBool>) -> Self {
+        Self { flag, needed: Arc::default() }
+    }
+
+    /// The same switch; it turns on also when one of these processes ends.
+    pub(crate) fn needing(&self, processes: Vec<u32>) -> Self {
+        Self { flag: self.flag.clone(), needed: Arc::new(processes) }
+    }
+
+    /// An error once it is turned on.
+    fn check(&self) -> Result<(), BenchError> {
+        if self.flag.load(Ordering::Relaxed) {
+            return Err(BenchError::Interrupted);
+        }
+        match self.needed.iter().find(|process| !is_running(**process)) {
+            Some(process) => Err(BenchError::ServerEnded(*process)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a process runs; one that ended and was not waited for does not.
+fn is_running(process: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state is the first field behind the name, which may hold anything.
+    let state = text.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().next());
+    state.is_some_and(|state| !matches!(state, "Z" | "X" | "x"))
+}
 
 /// What a child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,8 +92,14 @@ pub(crate) enum Task {
     Bulk(BulkClient),
     /// Create many files.
     Fill(FillClient),
-    /// Remove a directory when the parent has ended.
-    Remove(PathBuf),
+    /// Serve a mount of a cluster.
+    Mount(MountTask),
+    /// Copy memory.
+    Copy(CopyClient),
+    /// Run the workloads of the suite.
+    Suite(SuiteClient),
+    /// Remove what the benchmark made when the parent has ended.
+    Remove(Leftovers),
 }
 
 /// A part of a task: what a parent tells a child to run.
@@ -60,6 +117,8 @@ pub(crate) enum Phase {
     Read,
     /// Remove it. Not measured.
     Clean,
+    /// A step of the suite.
+    Suite(Order),
 }
 
 /// What a child tells its parent.
@@ -79,15 +138,26 @@ pub(crate) struct Child {
     child: std::process::Child,
     /// `None` once closed.
     input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    /// What it says, line by line.
+    words: Receiver<String>,
+    interrupt: Interrupt,
 }
 
 impl Child {
     /// Starts a child. It is not waited for: see [`Child::ready`].
     pub(crate) fn start(name: &str, task: &Task) -> Result<Child, BenchError> {
+        Self::start_watching(name, task, &Interrupt::default())
+    }
+
+    /// The same; waiting for it ends when `interrupt` is turned on.
+    pub(crate) fn start_watching(
+        name: &str,
+        task: &Task,
+        interrupt: &Interrupt,
+    ) -> Result<Child, BenchError> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
-        command.arg("child").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(CHILD_COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
         // Whoever types Ctrl-C ends the parent; it, or its end, takes the children along.
         command.process_group(0);
         let mut child = command.spawn().context(format!("start {name}"))?;
@@ -99,7 +169,8 @@ impl Child {
             name: name.to_owned(),
             child,
             input: Some(input),
-            output: BufReader::new(output),
+            words: listen_to(output),
+            interrupt: interrupt.clone(),
         };
         child.tell(task)?;
         Ok(child)
@@ -130,7 +201,16 @@ impl Child {
     pub(crate) fn finish(mut self) -> Result<(), BenchError> {
         self.input = None;
         let status = self.child.wait().context(format!("wait for {}", self.name))?;
-        if status.success() { Ok(()) } else { Err(self.failed(format!("ended with {status}"))) }
+        if status.success() {
+            return Ok(());
+        }
+        // It may have said why.
+        while let Ok(line) = self.words.recv() {
+            if let Ok(Say::Failed(reason)) = serde_json::from_str(&line) {
+                return Err(self.failed(reason));
+            }
+        }
+        Err(self.failed(format!("ended with {status}")))
     }
 
     /// Its process id.
@@ -146,11 +226,15 @@ impl Child {
     }
 
     fn hear(&mut self) -> Result<Say, BenchError> {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line);
-        if read.context(format!("hear from {}", self.name))? == 0 {
-            return Err(self.failed("ended without a word".to_owned()));
-        }
+        let line = loop {
+            match self.words.recv_timeout(LOOK_INTERVAL) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Timeout) => self.interrupt.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.failed("ended without a word".to_owned()));
+                }
+            }
+        };
         match serde_json::from_str(&line) {
             Ok(Say::Failed(reason)) => Err(self.failed(reason)),
             Ok(say) => Ok(say),
@@ -172,10 +256,35 @@ impl Drop for Child {
     }
 }
 
+/// Reads what a child says on a thread of its own, so that waiting for it can end early.
+fn listen_to(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = sync_channel(WORDS_MAX);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
 /// Starts one client process per task and waits until all are ready.
 pub(crate) fn start_clients(name: &str, tasks: Vec<Task>) -> Result<Vec<Child>, BenchError> {
-    let numbered = tasks.iter().enumerate();
-    let started = numbered.map(|(index, task)| Child::start(&format!("{name} {index}"), task));
+    start_clients_watching(name, &tasks, &Interrupt::default())
+}
+
+/// The same; waiting for them ends when `interrupt` is turned on.
+pub(crate) fn start_clients_watching(
+    name: &str,
+    tasks: &[Task],
+    interrupt: &Interrupt,
+) -> Result<Vec<Child>, BenchError> {
+    let started = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| Child::start_watching(&format!("{name} {index}"), task, interrupt));
     let mut children = started.collect::<Result<Vec<_>, _>>()?;
     for child in &mut children {
         child.ready()?;
@@ -213,14 +322,14 @@ impl Parent {
     }
 }
 
-/// Runs as a child until the parent closes standard input.
-pub(crate) fn be_child() -> ExitCode {
+/// Runs as a child until the parent closes standard input; whether all went well.
+pub fn run_child() -> bool {
     match try_child() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => true,
         Err(error) => {
             // Where nobody listens any longer there is nobody to tell.
             let _ = say(&Say::Failed(error.to_string()));
-            ExitCode::FAILURE
+            false
         }
     }
 }
@@ -230,8 +339,8 @@ fn try_child() -> Result<(), BenchError> {
     std::io::stdin().read_line(&mut line).context("read the task")?;
     let task = serde_json::from_str(&line)
         .map_err(|error| BenchError::Unexpected(format!("no task: {error}")))?;
-    if let Task::Remove(directory) = task {
-        return crate::directory::remove_after_parent(&directory);
+    if let Task::Remove(leftovers) = task {
+        return leftovers.remove_after_parent();
     }
     let kill = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(kill)
@@ -246,6 +355,9 @@ fn try_child() -> Result<(), BenchError> {
         Task::Metadata(client) => client.run(&parent),
         Task::Bulk(client) => client.run(&parent),
         Task::Fill(client) => client.run(&parent),
+        Task::Mount(mount) => mount.run(&parent),
+        Task::Copy(client) => client.run(&parent),
+        Task::Suite(client) => client.run(&parent),
         Task::Remove(_) => Ok(()),
     }
 }

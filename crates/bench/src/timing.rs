@@ -15,13 +15,15 @@ pub(crate) struct Measure {
     /// Operations, or bytes.
     pub(crate) count: u64,
     /// When it began, in nanoseconds since the Unix epoch.
-    begin_ns: u64,
+    pub(crate) begin_ns: u64,
     /// When it ended.
-    end_ns: u64,
+    pub(crate) end_ns: u64,
     /// Median duration of an operation, in nanoseconds.
     pub(crate) median_ns: u32,
     /// What one in a hundred operations exceeds, in nanoseconds.
     pub(crate) slowest_percent_ns: u32,
+    /// Of what was searched through, what was searched for.
+    pub(crate) matches: u64,
 }
 
 impl Measure {
@@ -32,7 +34,7 @@ impl Measure {
 
 /// Collects the durations of operations.
 pub(crate) struct Recorder {
-    begin: Instant,
+    pub(crate) begin: Instant,
     begin_ns: u64,
     count: u64,
     durations_ns: Vec<u32>,
@@ -66,6 +68,7 @@ impl Recorder {
             end_ns,
             median_ns: at(50),
             slowest_percent_ns: at(99),
+            matches: 0,
         }
     }
 }

@@ -1,28 +1,6 @@
-//! `ringfs-bench`: what RingFS costs, each figure beside its bare limit in the same run.
-//!
-//! Servers and clients are processes of their own: this program, started again. Every benchmark
+//! The program `ringfs-bench`: single costs of RingFS, for those who work on it. Each benchmark
 //! alternates between its arms for several rounds, so that a disturbance of the machine meets
-//! both; figures are medians, and ratios are medians of the ratios of single rounds.
-//! Deliberately absent: comparisons with other file systems, and anything tuned for one machine.
-#![forbid(unsafe_code)]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a benchmark measures from outside: it starts processes, reads the machine's clock, \
-              and runs the bare loops without platform"
-)]
-
-mod bare;
-mod bulk;
-mod cluster;
-mod directory;
-mod echo;
-mod error;
-mod memory;
-mod metadata;
-mod process;
-mod report;
-mod timing;
+//! both. Deliberately absent: whole workloads; those are the suite's.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::BenchError;
 use crate::report::Report;
+use crate::{bulk, echo, memory, metadata, process};
 
 /// Measures RingFS beside bare loops over the same sockets and files.
 #[derive(Parser)]
@@ -63,31 +42,31 @@ enum Command {
         inodes: u64,
     },
     /// What this program does as a child of itself; the task comes on standard input.
-    #[command(hide = true)]
+    #[command(name = process::CHILD_COMMAND, hide = true)]
     Child,
 }
 
 /// What all benchmarks have in common.
 #[derive(Args, Clone, Debug)]
-struct Common {
+pub(crate) struct Common {
     /// Client processes, each with one operation at a time.
     #[arg(long, default_value_t = 4)]
-    clients: u32,
+    pub(crate) clients: u32,
     /// Targets of the node: threads that serve. [default: 1 for echo and memory, otherwise 2]
     #[arg(long)]
-    targets: Option<u32>,
+    pub(crate) targets: Option<u32>,
     /// Rounds; each runs every arm once.
     #[arg(long, default_value_t = 5)]
-    rounds: u32,
+    pub(crate) rounds: u32,
     /// Seconds that one arm is measured per round, where time is fixed.
     #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    pub(crate) seconds: f64,
     /// Where stores and bare files go. [default: /dev/shm, or the system's temporary directory]
     #[arg(long)]
-    directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Print JSON instead of a table.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Common {
@@ -103,17 +82,18 @@ impl Common {
         } else {
             return Ok(());
         };
-        Err(BenchError::Usage(wrong))
+        Err(BenchError::Usage(wrong.to_owned()))
     }
 }
 
-fn main() -> ExitCode {
+/// Does what the arguments of the program `ringfs-bench` ask for.
+pub fn run_program() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
     let (result, json) = match Cli::parse().command {
-        Command::Child => return process::be_child(),
+        Command::Child => return ExitCode::from(u8::from(!process::run_child())),
         Command::Echo(common) => (checked(&common, || echo::run(&common)), common.json),
         Command::Metadata(common) => (checked(&common, || metadata::run(&common)), common.json),
         Command::Bulk { common, mebibytes } => {

@@ -1,0 +1,124 @@
+//! The door through the client library: directories are inode numbers, nothing is cached.
+
+use ringfs_client::{Client, OpenFile, OpenMode};
+use ringfs_platform::Slice;
+use ringfs_wire::{FilePermissions, InodeNumber, Name};
+
+use super::{Door, WANTED_SIZE, Walked, is_wanted};
+use crate::error::BenchError;
+
+/// Entries asked for at once.
+const PAGE_LEN: u32 = 1_000;
+
+/// Files in a cluster.
+pub(crate) struct ClusterDoor {
+    client: Client,
+    /// The directory of this run.
+    path: String,
+    root: InodeNumber,
+    permissions: FilePermissions,
+}
+
+impl ClusterDoor {
+    pub(crate) async fn open(client: &Client, path: &str) -> Result<Self, BenchError> {
+        let root = client.resolve(path, false).await?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let permissions = FilePermissions { mode: 0o755, uid: uid.as_raw(), gid: gid.as_raw() };
+        let (client, path) = (client.clone(), path.to_owned());
+        Ok(Self { client, path, root: root.inode, permissions })
+    }
+}
+
+fn name(text: &str) -> Result<Name, BenchError> {
+    Name::new(text.as_bytes()).map_err(|errno| BenchError::Unexpected(format!("{text}: {errno:?}")))
+}
+
+impl Door for ClusterDoor {
+    type Place = InodeNumber;
+    type File = OpenFile;
+
+    fn root(&self) -> InodeNumber {
+        self.root
+    }
+
+    async fn make_directory(
+        &self,
+        at: &InodeNumber,
+        text: &str,
+    ) -> Result<InodeNumber, BenchError> {
+        Ok(self.client.mkdir(*at, &name(text)?, self.permissions).await?.inode)
+    }
+
+    async fn enter(&self, at: &InodeNumber, text: &str) -> Result<InodeNumber, BenchError> {
+        Ok(self.client.lookup(*at, &name(text)?).await?.inode)
+    }
+
+    async fn create(&self, at: &InodeNumber, text: &str) -> Result<OpenFile, BenchError> {
+        Ok(self.client.create(*at, &name(text)?, self.permissions, true).await?)
+    }
+
+    async fn open(
+        &self,
+        at: &InodeNumber,
+        text: &str,
+        writable: bool,
+    ) -> Result<OpenFile, BenchError> {
+        let mode = if writable { OpenMode::READ_WRITE } else { OpenMode::READ };
+        Ok(self.client.open_at(*at, &name(text)?, mode).await?)
+    }
+
+    async fn write(&self, file: &OpenFile, offset: u64, data: Slice) -> Result<(), BenchError> {
+        Ok(file.write(offset, data).await?)
+    }
+
+    async fn read(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<Slice>, BenchError> {
+        Ok(file.read_slices(offset, len).await?)
+    }
+
+    async fn sync(&self, file: &OpenFile) -> Result<(), BenchError> {
+        Ok(file.sync().await?)
+    }
+
+    async fn close(&self, file: OpenFile) -> Result<(), BenchError> {
+        Ok(file.close().await?)
+    }
+
+    async fn size(&self, at: &InodeNumber, text: &str) -> Result<u64, BenchError> {
+        Ok(self.client.lookup(*at, &name(text)?).await?.size)
+    }
+
+    async fn remove(&self, at: &InodeNumber, text: &str) -> Result<(), BenchError> {
+        Ok(self.client.unlink(*at, &name(text)?).await?)
+    }
+
+    async fn walk(&self, at: &InodeNumber) -> Result<Walked, BenchError> {
+        let mut walked = Walked::default();
+        let mut after = 0;
+        loop {
+            let page = self.client.read_directory(*at, after, PAGE_LEN).await?;
+            walked.entries += page.items.len() as u64;
+            let wanted = page.items.iter().filter(|item| {
+                let size = item.attributes.as_ref().map(|attributes| attributes.size);
+                is_wanted(item.name.as_bytes()) && size == Some(WANTED_SIZE)
+            });
+            walked.matches += wanted.count() as u64;
+            match page.items.last() {
+                Some(last) if !page.end => after = last.cookie,
+                _ => return Ok(walked),
+            }
+        }
+    }
+
+    async fn remove_tree(&self, text: &str) -> Result<(), BenchError> {
+        Ok(self.client.remove_all(format!("{}/{text}", self.path)).await?)
+    }
+
+    async fn used(&self) -> Result<Option<u64>, BenchError> {
+        Ok(Some(self.client.statfs().await?.used))
+    }
+}

@@ -1,0 +1,71 @@
+//! How the suite reaches files: through the client library, or by system calls in any directory.
+
+mod cluster;
+mod directory;
+
+use ringfs_platform::Slice;
+
+use crate::error::BenchError;
+
+pub(crate) use cluster::ClusterDoor;
+pub(crate) use directory::DirectoryDoor;
+
+/// What a walk looks for, as the IO500 does: names that contain a text, of files of one size.
+pub(crate) const WANTED_TEXT: &[u8] = b"01";
+/// The size of the files that a walk looks for.
+pub(crate) const WANTED_SIZE: u64 = super::part::SMALL_FILE;
+
+/// What a walk through one directory came upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// Entries.
+    pub(crate) entries: u64,
+    /// Those that were looked for.
+    pub(crate) matches: u64,
+}
+
+/// Whether a name may be one that a walk looks for.
+pub(crate) fn is_wanted(name: &[u8]) -> bool {
+    name.windows(WANTED_TEXT.len()).any(|window| window == WANTED_TEXT)
+}
+
+/// A way to files. Implementors: [`ClusterDoor`] and [`DirectoryDoor`].
+pub(crate) trait Door {
+    /// A directory.
+    type Place: Clone;
+    /// An open file.
+    type File;
+
+    /// The directory of this run.
+    fn root(&self) -> Self::Place;
+    async fn make_directory(&self, at: &Self::Place, name: &str)
+    -> Result<Self::Place, BenchError>;
+    async fn enter(&self, at: &Self::Place, name: &str) -> Result<Self::Place, BenchError>;
+    /// Creates and opens a file that does not exist.
+    async fn create(&self, at: &Self::Place, name: &str) -> Result<Self::File, BenchError>;
+    async fn open(
+        &self,
+        at: &Self::Place,
+        name: &str,
+        writable: bool,
+    ) -> Result<Self::File, BenchError>;
+    async fn write(&self, file: &Self::File, offset: u64, data: Slice) -> Result<(), BenchError>;
+    /// Up to `len` bytes; fewer only at the end of the file.
+    async fn read(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len: usize,
+    ) -> Result<Vec<Slice>, BenchError>;
+    async fn sync(&self, file: &Self::File) -> Result<(), BenchError>;
+    async fn close(&self, file: Self::File) -> Result<(), BenchError>;
+    /// The size of a file, by its name.
+    async fn size(&self, at: &Self::Place, name: &str) -> Result<u64, BenchError>;
+    async fn remove(&self, at: &Self::Place, name: &str) -> Result<(), BenchError>;
+    /// Goes through one directory.
+    async fn walk(&self, at: &Self::Place) -> Result<Walked, BenchError>;
+    /// Removes a directory of the root with everything in it.
+    async fn remove_tree(&self, name: &str) -> Result<(), BenchError>;
+    /// Bytes in use, where their return after a removal is worth waiting for.
+    async fn used(&self) -> Result<Option<u64>, BenchError>;
+}
