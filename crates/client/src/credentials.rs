@@ -147,6 +147,7 @@ mod tests {
             size: 0,
             generation: Generation(1),
             reach: 0,
+            allocated: 0,
             chunk_size: 1 << 22,
             parent: InodeNumber::ROOT,
             accessed: time,

@@ -14,7 +14,10 @@ use futures_util::future::{join, join_all};
 use futures_util::lock::Mutex;
 use ringfs_platform::Slice;
 use ringfs_rpc::Response;
-use ringfs_wire::{Attributes, Errno, Generation, HeadRead, InodeNumber, Request, Sync, TargetId};
+use ringfs_wire::{
+    Attributes, Errno, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, SpaceChange, Sync,
+    TargetId,
+};
 
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
@@ -83,6 +86,9 @@ pub(crate) struct FileState {
     told: RefCell<Option<Attributes>>,
     /// How far data is written and how far the home knows.
     pub(crate) extension: Extension,
+    /// Bytes that owners have reported as allocated for chunks, less those freed, and that the
+    /// home has not been told of.
+    unreported: Cell<i64>,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
     /// None where another client of the process holds the inode.
@@ -105,6 +111,7 @@ impl FileState {
             replies: Cell::new(0),
             told: RefCell::default(),
             extension: Extension::default(),
+            unreported: Cell::new(0),
             reserving: Mutex::default(),
             reference: RefCell::new(reference),
         }
@@ -168,6 +175,42 @@ impl FileState {
             // The reference did not hold it: the session was gone for a while.
             if error.is(Errno::ENOENT) { Errno::ESTALE.into() } else { error }
         })
+    }
+
+    /// Notes what an owner has reported.
+    pub(crate) fn note_space(&self, change: SpaceChange) {
+        self.unreported.set(self.unreported.get().saturating_add(change.allocated));
+    }
+
+    /// A call to the home of this file that tells what owners have reported, and is answered with
+    /// the attributes after it. If it may have been carried out, all that counts as told.
+    pub(crate) async fn report<R: Request<Reply = Attributes>>(
+        &self,
+        request: impl FnOnce(i64) -> R,
+        bulk: Option<Slice>,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        let allocated = self.unreported.take();
+        let response = self.call(&request(allocated), bulk, deadline).await;
+        if response.as_ref().is_err_and(|error| !error.is_outcome_unknown()) {
+            self.note_space(SpaceChange { allocated });
+        }
+        let attributes = response?.reply;
+        self.accept(&attributes)?;
+        Ok(attributes)
+    }
+
+    /// Asks for the attributes after a request that was refused as stale. Of a file that has lost
+    /// all its chunks nothing is left to be told.
+    pub(crate) async fn refresh_stale(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Attributes, ClientError> {
+        let known = self.refresh(deadline).await?;
+        if known.reach <= HEAD_SIZE {
+            self.unreported.set(0);
+        }
+        Ok(known)
     }
 
     /// Takes over attributes that a server sent, unless newer ones are known. Within one
@@ -253,12 +296,34 @@ impl FileState {
         request: &R,
         deadline: Deadline,
     ) -> Result<Vec<R::Reply>, ClientError> {
+        self.ask_owners(owners, request, deadline).await?.into_iter().collect()
+    }
+
+    /// As [`FileState::call_owners`], for a request that changes chunks: what is reported counts,
+    /// also where others fail.
+    pub(crate) async fn change_owners<R: Request<Reply = SpaceChange>>(
+        &self,
+        owners: &BTreeSet<TargetId>,
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<(), ClientError> {
+        let replies = self.ask_owners(owners, request, deadline).await?;
+        replies.iter().flatten().for_each(|change| self.note_space(*change));
+        replies.into_iter().try_for_each(|reply| reply.map(drop))
+    }
+
+    async fn ask_owners<R: Request>(
+        &self,
+        owners: &BTreeSet<TargetId>,
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<Vec<Result<R::Reply, ClientError>>, ClientError> {
         let session = &self.session()?;
         let asked = join_all(owners.iter().map(|owner| async move {
             let response = self.client.call_target(session, *owner, request, None, deadline).await;
             response.map(|response| response.reply)
         }));
-        asked.await.into_iter().collect()
+        Ok(asked.await)
     }
 
     async fn sync_owners(

@@ -220,15 +220,15 @@ async fn punch_once(
     let written = range.start..range.end.min(known.reach);
     for Range { start, end } in windows(chunk_part(&written), chunk_size) {
         let request = ChunkPunch { inode, generation, chunk_size, start, end };
-        file.call_owners(&file.owners(start..end), &request, deadline).await?;
+        file.change_owners(&file.owners(start..end), &request, deadline).await?;
     }
     let head = head_part(&range);
     if head.is_empty() {
         return extend(file, known, range.end, deadline).await;
     }
-    let request = HeadPunch { inode, generation, start: head.start, end: head.end };
-    let response = file.call(&request, None, deadline).await?;
-    file.accept(&response.reply)
+    let Range { start, end } = head;
+    let request = |allocated| HeadPunch { inode, generation, start, end, allocated };
+    file.report(request, None, deadline).await.map(drop)
 }
 
 async fn allocate(
@@ -257,7 +257,7 @@ async fn allocate_once(
     }
     for Range { start, end } in windows(chunks, chunk_size) {
         let request = ChunkAllocate { inode, generation, chunk_size, start, end };
-        file.call_owners(&file.owners(start..end), &request, deadline).await?;
+        file.change_owners(&file.owners(start..end), &request, deadline).await?;
     }
     let end = if keep_size { range.end.min(known.size) } else { range.end };
     extend(file, known, end, deadline).await

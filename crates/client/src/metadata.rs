@@ -420,6 +420,7 @@ impl Client {
             size: 0,
             generation: Generation(0),
             reach: 0,
+            allocated: 0,
             chunk_size: CHUNK_SIZE,
             parent,
             accessed: now,

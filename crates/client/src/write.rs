@@ -121,7 +121,7 @@ pub(crate) async fn until_current(
             Err(error) if error.is_stale() => {
                 let again = async {
                     file.client.back_off(attempt, deadline, Status::Busy).await?;
-                    file.refresh(deadline).await
+                    file.refresh_stale(deadline).await
                 };
                 known = match again.await {
                     Ok(now) => now,
@@ -164,10 +164,9 @@ async fn write_once(
     let mut confirmed = 0;
     if !head.is_empty() {
         let (inode, generation) = (known.inode, known.generation);
-        let request = HeadWrite { inode, generation, offset: head.start, lazy };
-        let response = file.call(&request, Some(part(head.clone())), deadline).await?;
-        file.accept(&response.reply)?;
-        confirmed = response.reply.size;
+        let offset = head.start;
+        let request = |allocated| HeadWrite { inode, generation, offset, lazy, allocated };
+        confirmed = file.report(request, Some(part(head)), deadline).await?.size;
     }
     Ok(confirmed)
 }
@@ -221,7 +220,7 @@ async fn write_chunks(
                 deadline,
             )
             .await
-            .map(drop)
+            .map(|response| file.note_space(response.reply))
     });
     let mut calls = stream::iter(calls).buffer_unordered(parallel);
     let mut failure: Option<ClientError> = None;
@@ -260,10 +259,10 @@ pub(crate) async fn extend(
     let number = extension.begun.get() + 1;
     extension.begun.set(number);
     let overwrite = end <= known.size;
-    let request = Extend { inode: file.inode(), generation, end, overwrite, lazy: false };
-    let response = file.call(&request, None, deadline).await?;
-    file.accept(&response.reply)?;
-    extension.told.set((number, generation, response.reply.size));
+    let inode = file.inode();
+    let request = |allocated| Extend { inode, generation, end, overwrite, lazy: false, allocated };
+    let attributes = file.report(request, None, deadline).await?;
+    extension.told.set((number, generation, attributes.size));
     Ok(())
 }
 
@@ -276,9 +275,8 @@ async fn extend_lazily(
 ) -> Result<(), ClientError> {
     let (inode, generation) = (file.inode(), known.generation);
     let overwrite = end <= known.size;
-    let request = Extend { inode, generation, end, overwrite, lazy: true };
-    let response = file.call(&request, None, deadline).await?;
-    file.accept(&response.reply)
+    let request = |allocated| Extend { inode, generation, end, overwrite, lazy: true, allocated };
+    file.report(request, None, deadline).await.map(drop)
 }
 
 /// After a write failed for `error`: what it left beyond the size goes. When that cannot be done
@@ -304,12 +302,9 @@ async fn discard_tail(
 }
 
 async fn discard(file: &FileState, deadline: Deadline) {
-    let request = DiscardTail { inode: file.inode() };
-    let result = match file.call(&request, None, deadline).await {
-        Ok(response) => file.accept(&response.reply),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
+    let inode = file.inode();
+    let request = |allocated| DiscardTail { inode, allocated };
+    if let Err(error) = file.report(request, None, deadline).await {
         tracing::warn!(%error, "the rest of a failed write was not cut off");
     }
 }

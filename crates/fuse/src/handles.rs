@@ -121,6 +121,7 @@ mod tests {
             size: 0,
             generation: Generation(0),
             reach: 0,
+            allocated: 0,
             chunk_size: 4096,
             parent: InodeNumber::ROOT,
             accessed: Timestamp::default(),

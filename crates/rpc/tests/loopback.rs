@@ -13,7 +13,7 @@ use ringfs_rpc::{
 };
 use ringfs_wire::{
     AnyRequest, ChunkRead, ChunkWrite, ClusterId, Echo, Generation, Hello, InodeNumber, SessionId,
-    Status, TargetId,
+    SpaceChange, Status, TargetId, Wire,
 };
 
 const TARGET: TargetId = TargetId(1);
@@ -39,6 +39,10 @@ impl Service for Mirror {
                 AnyRequest::ChunkRead(read) => {
                     let bulk = vec![read.offset as u8; read.length as usize];
                     Outgoing::with_bulk(Vec::new(), Slice::from(bulk))
+                }
+                AnyRequest::ChunkWrite(_) => {
+                    let answer = SpaceChange { allocated: 0 }.to_bytes();
+                    Outgoing { result: Ok(answer), bulk: call.bulk }
                 }
                 _ => Outgoing { result: Ok(Vec::new()), bulk: call.bulk },
             }

@@ -12,14 +12,14 @@ use futures_util::future::join_all;
 use ringfs_store::{HeadSlot, PendingCut, Record, namespace, xattrs};
 use ringfs_wire::{
     AnyRequest, AttributeChanges, Attributes, Cut, DiscardTail, Errno, Generation, HEAD_SIZE,
-    InodeNumber, InodeType, SessionId, Status, TargetId, Wire,
+    InodeNumber, InodeType, SessionId, SpaceChange, Status, TargetId, Wire,
 };
 
 use crate::coherence::WRITTEN;
 use crate::data::SIZE_MAX;
 use crate::locks::{Held, Holder, LockKey};
 use crate::metadata::apply;
-use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
+use crate::target::{Answer, Caller, RETRY_PAUSE, Target, reply};
 
 /// What a resize does to an inode.
 pub(crate) struct Resize<'a> {
@@ -28,9 +28,12 @@ pub(crate) struct Resize<'a> {
     pub(crate) changes: &'a AttributeChanges,
     /// Whose leases it spares.
     pub(crate) session: SessionId,
+    /// Whom it is answered to; nobody when it drops what a writer has left who cannot report it.
     pub(crate) caller: Option<Caller>,
     /// Cut at every target, also beyond what was announced, and go above this generation.
     pub(crate) above: Option<Generation>,
+    /// Bytes allocated for chunks that are not counted yet.
+    pub(crate) allocated: i64,
 }
 
 impl Target {
@@ -46,16 +49,18 @@ impl Target {
             return Err(Errno::EFBIG.into());
         }
         let session = caller.session;
+        let caller = Some(caller);
         let resize =
-            Resize { size: Some(size), changes, session, caller: Some(caller), above: None };
+            Resize { size: Some(size), changes, session, caller, above: None, allocated: 0 };
         reply(&self.resize(inode, resize).await?)
     }
 
     pub(crate) async fn discard_tail(&self, request: &DiscardTail, caller: Caller) -> Answer {
         let changes = AttributeChanges::default();
         let session = caller.session;
-        let resize =
-            Resize { size: None, changes: &changes, session, caller: Some(caller), above: None };
+        let changes = &changes;
+        let (caller, allocated) = (Some(caller), request.allocated);
+        let resize = Resize { size: None, changes, session, caller, above: None, allocated };
         reply(&self.resize(request.inode, resize).await?)
     }
 
@@ -89,7 +94,11 @@ impl Target {
             apply(&mut inode.attributes, resize.changes, now);
             inode.attributes.size = size;
             if let Some(head) = head {
-                inode.head = head;
+                inode.place_head(head);
+            }
+            inode.attributes.account(resize.allocated);
+            if at <= HEAD_SIZE {
+                inode.lose_chunks();
             }
             // Clients count on it: within one generation a size only grows.
             if cuts_chunks || at < before.size {
@@ -101,7 +110,7 @@ impl Target {
             }
         });
         xattrs::follow_changes(&mut tx, inode, resize.changes);
-        let after = self.attributes_of(inode)?;
+        let mut after = self.attributes_of(inode)?;
         if cuts_chunks {
             let cut = PendingCut {
                 inode,
@@ -120,8 +129,12 @@ impl Target {
         drop(head_lock);
         self.cleaned.borrow_mut().insert(inode);
         if cuts_chunks {
-            self.drive_cut(inode, held.keep());
+            // What a writer left who is gone was never counted.
+            self.drive_cut(inode, held.keep(), resize.caller.is_some());
             self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
+            if let Ok(now) = self.attributes_of(inode) {
+                after.allocated = now.allocated;
+            }
         }
         Ok(after)
     }
@@ -170,9 +183,9 @@ impl Target {
         let found = self.attributes_of(inode).map_err(|_| Errno::ESTALE)?;
         let may_be_dirty = found.reach > found.size.max(HEAD_SIZE);
         if may_be_dirty && !self.cleaned.borrow().contains(&inode) {
-            let changes = AttributeChanges::default();
+            let changes = &AttributeChanges::default();
             let resize =
-                Resize { size: None, changes: &changes, session, caller: None, above: None };
+                Resize { size: None, changes, session, caller: None, above: None, allocated: 0 };
             self.resize(inode, resize).await?;
         }
         self.cleaned.borrow_mut().insert(inode);
@@ -197,21 +210,25 @@ impl Target {
 
     /// Owner: raises the generation and drops everything from a length on.
     pub(crate) async fn cut(&self, request: &Cut) -> Answer {
+        reply(&self.cut_here(request).await?)
+    }
+
+    async fn cut_here(&self, request: &Cut) -> Result<SpaceChange, Status> {
         let Cut { inode, generation, length, chunk_size } = *request;
         let chunk_size = chunk_size.max(1);
         let cut = self.store.cut_chunks(inode, generation, length, chunk_size).await;
-        cut.map_err(|error| error.status())?;
+        let allocated = cut.map_err(|error| error.status())?;
         // The home counts on what was cut staying gone: a later extension must read as zeros.
         self.store.sync_inode(inode).await.map_err(|error| error.status())?;
-        empty()
+        Ok(SpaceChange { allocated })
     }
 
     /// Runs the pending cut of an inode, whose lock `holder` has, to its end.
-    fn drive_cut(&self, inode: InodeNumber, holder: Holder) {
+    fn drive_cut(&self, inode: InodeNumber, holder: Holder, accounts: bool) {
         let target = self.shared();
         self.platform.spawn(async move {
             let _held = Held::new(&target.locks, holder);
-            target.carry_out(inode).await;
+            target.carry_out(inode, accounts).await;
         });
     }
 
@@ -221,23 +238,28 @@ impl Target {
         let is_final = self.store.state().cuts.get(&inode).is_some_and(|cut| cut.final_cut);
         if is_final {
             let target = self.shared();
-            self.platform.spawn(async move { target.carry_out(inode).await });
+            self.platform.spawn(async move { target.carry_out(inode, false).await });
         }
     }
 
-    async fn carry_out(&self, inode: InodeNumber) {
+    /// `accounts` says whether what it frees was counted.
+    async fn carry_out(&self, inode: InodeNumber, accounts: bool) {
         let Some(cut) = self.store.state().cuts.get(&inode).cloned() else { return };
         if self.synced(self.store.position()).await.is_err() {
             return;
         }
         let owners = self.owners_of(&cut);
-        join_all(owners.into_iter().map(|owner| self.cut_at(owner, &cut))).await;
+        let freed = join_all(owners.into_iter().map(|owner| self.cut_at(owner, &cut))).await;
         let mut tx = self.store.transaction();
         tx.put(Record::DeleteCut { inode });
+        if accounts {
+            let freed = freed.iter().fold(0, |sum: i64, change| sum.saturating_add(*change));
+            namespace::account_cut(&mut tx, &cut, freed);
+        }
         tx.commit();
     }
 
-    async fn cut_at(&self, owner: TargetId, cut: &PendingCut) {
+    async fn cut_at(&self, owner: TargetId, cut: &PendingCut) -> i64 {
         let request = Cut {
             inode: cut.inode,
             generation: cut.generation,
@@ -246,12 +268,12 @@ impl Target {
         };
         loop {
             let done = if owner == self.id {
-                self.cut(&request).await.is_ok()
+                self.cut_here(&request).await
             } else {
-                self.call(owner, &request, None).await.is_ok()
+                self.call(owner, &request, None).await.map(|response| response.reply)
             };
-            if done {
-                return;
+            if let Ok(change) = done {
+                return change.allocated;
             }
             self.platform.sleep(RETRY_PAUSE).await;
         }
@@ -281,7 +303,7 @@ impl Target {
             let keys = [LockKey::Content(cut.inode), LockKey::Inode(cut.inode)];
             let taken = self.locks.try_lock(&keys, holder);
             assert!(taken.is_ok(), "an inode being cut is in no other operation");
-            self.drive_cut(cut.inode, holder);
+            self.drive_cut(cut.inode, holder, true);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! File content: heads at the home, chunks at their owners, and the size between them.
 
+use std::ops::Range;
+
 use ringfs_platform::{Buffer, Slice};
 use ringfs_store::{Inode, StoreError, namespace, xattrs};
 use ringfs_wire::{
     Append, AppendReply, Attributes, ChunkRead, ChunkWrite, Errno, Extend, Generation, HEAD_SIZE,
-    HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, Status, Sync, Wire,
+    HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, SpaceChange, Status, Sync,
+    Wire,
 };
 
 use crate::coherence::WRITTEN;
@@ -23,6 +26,8 @@ pub(crate) struct HeadPiece {
     pub(crate) generation: Generation,
     pub(crate) offset: u64,
     pub(crate) end: u64,
+    /// Bytes allocated for chunks that are not counted yet.
+    pub(crate) allocated: i64,
 }
 
 impl Target {
@@ -96,8 +101,9 @@ impl Target {
         let held = Held::new(&self.locks, self.locks.task());
         self.locks.lock(&self.platform, &[content], held.holder()).await?;
         self.file(request.inode).await?;
-        let HeadWrite { inode, generation, offset, .. } = *request;
-        let head = HeadPiece { inode, generation, offset, end: offset + data.len() as u64 };
+        let HeadWrite { inode, generation, offset, allocated, .. } = *request;
+        let end = offset + data.len() as u64;
+        let head = HeadPiece { inode, generation, offset, end, allocated };
         let written = self.write_head_here(head, data, |attributes| {
             self.reply_records(caller, &attributes.to_bytes())
         });
@@ -110,14 +116,17 @@ impl Target {
         data: Slice,
         extra: impl FnOnce(&Attributes) -> Vec<ringfs_store::Record>,
     ) -> Result<Attributes, Status> {
-        let HeadPiece { inode, generation, offset, end } = piece;
+        let HeadPiece { inode, generation, offset, end, allocated } = piece;
         let now = self.now();
         let extra = |attributes: &Attributes| {
             let mut records = extra(attributes);
             records.extend(xattrs::without_capability(&self.store.state(), inode));
             records
         };
-        let written = self.store.write_head(inode, generation, offset, data, end, now, extra).await;
+        let written = self
+            .store
+            .write_head(inode, generation, offset, data, end, allocated, now, extra)
+            .await;
         written.map(|(attributes, _)| attributes).map_err(store_status)
     }
 
@@ -158,6 +167,7 @@ impl Target {
         namespace::change(&mut tx, request.inode, |inode| {
             let attributes = &mut inode.attributes;
             attributes.size = attributes.size.max(request.end);
+            attributes.account(request.allocated);
             attributes.modified = now;
             attributes.changed = now;
         });
@@ -195,19 +205,23 @@ impl Target {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX);
         let end = end.ok_or(Errno::EFBIG)?;
         let head_len = (HEAD_SIZE.saturating_sub(offset) as usize).min(data.len());
+        let mut allocated = 0;
         if end > HEAD_SIZE {
             let from = offset + head_len as u64;
             let rest = data.slice(head_len..data.len());
-            if let Err(status) = self.append_chunks(&before, from, rest).await {
-                // What it left beyond the size goes before anybody extends the file.
-                self.cleaned.borrow_mut().remove(&inode);
-                return Err(status);
+            match self.append_chunks(&before, from, rest).await {
+                Ok(bytes) => allocated = bytes,
+                Err(status) => {
+                    // What it left beyond the size goes before anybody extends the file.
+                    self.cleaned.borrow_mut().remove(&inode);
+                    return Err(status);
+                }
             }
         }
         if head_len == 0 {
-            return self.append_size(inode, offset, end, caller);
+            return self.append_size(inode, offset..end, allocated, caller);
         }
-        let head = HeadPiece { inode, generation: before.generation, offset, end };
+        let head = HeadPiece { inode, generation: before.generation, offset, end, allocated };
         let written = self.write_head_here(head, data.slice(0..head_len), |attributes| {
             let answer = AppendReply { offset, attributes: attributes.clone() };
             self.reply_records(caller, &answer.to_bytes())
@@ -215,24 +229,37 @@ impl Target {
         reply(&AppendReply { offset, attributes: written.await? })
     }
 
-    fn append_size(&self, inode: InodeNumber, offset: u64, end: u64, caller: Caller) -> Answer {
+    fn append_size(
+        &self,
+        inode: InodeNumber,
+        appended: Range<u64>,
+        allocated: i64,
+        caller: Caller,
+    ) -> Answer {
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, inode, |inode| {
-            inode.attributes.size = end;
+            inode.attributes.size = appended.end;
+            inode.attributes.account(allocated);
             inode.attributes.modified = now;
             inode.attributes.changed = now;
         });
         xattrs::drop_capability(&mut tx, inode);
         let attributes = self.attributes_of(inode)?;
-        let answer = AppendReply { offset, attributes }.to_bytes();
+        let answer = AppendReply { offset: appended.start, attributes }.to_bytes();
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();
         Ok((answer, None))
     }
 
-    /// Places appended bytes beyond the head in the chunks, after announcing them.
-    async fn append_chunks(&self, file: &Attributes, from: u64, data: Slice) -> Result<(), Status> {
+    /// Places appended bytes beyond the head in the chunks, after announcing them; gives how many
+    /// bytes that allocated.
+    async fn append_chunks(
+        &self,
+        file: &Attributes,
+        from: u64,
+        data: Slice,
+    ) -> Result<i64, Status> {
         let end = from + data.len() as u64;
         if file.reach < end {
             let chunk = u64::from(file.chunk_size);
@@ -243,6 +270,7 @@ impl Target {
             self.synced(tx.commit()).await?;
         }
         let mut at = from;
+        let mut allocated = 0;
         while at < end {
             let chunk = u64::from(file.chunk_size);
             let stop = ((at / chunk + 1) * chunk).min(end).min(at + MAX_BULK_LEN as u64);
@@ -254,14 +282,15 @@ impl Target {
                 offset: at,
             };
             let owner = self.map.chunk_owner(file.inode, at / chunk);
-            if owner == self.id {
-                self.chunk_write(&request, piece).await?;
+            let written = if owner == self.id {
+                self.write_chunk_here(&request, piece).await?
             } else {
-                self.call(owner, &request, Some(piece)).await?;
-            }
+                self.call(owner, &request, Some(piece)).await?.reply
+            };
+            allocated += written.allocated;
             at = stop;
         }
-        Ok(())
+        Ok(allocated)
     }
 
     pub(crate) async fn chunk_read(&self, request: &ChunkRead) -> Answer {
@@ -273,12 +302,19 @@ impl Target {
     }
 
     pub(crate) async fn chunk_write(&self, request: &ChunkWrite, data: Slice) -> Answer {
+        reply(&self.write_chunk_here(request, data).await?)
+    }
+
+    async fn write_chunk_here(
+        &self,
+        request: &ChunkWrite,
+        data: Slice,
+    ) -> Result<SpaceChange, Status> {
         let ChunkWrite { inode, generation, chunk_size, offset } = *request;
         within_chunk(chunk_size, offset, data.len() as u64)?;
         self.room(true)?;
         let write = self.store.write_chunk(inode, generation, chunk_size, offset, data);
-        write.await.map_err(store_status)?;
-        empty()
+        Ok(SpaceChange { allocated: write.await.map_err(store_status)? })
     }
 
     pub(crate) async fn sync(&self, request: &Sync) -> Answer {

@@ -8,17 +8,17 @@ use ringfs_platform::Buffer;
 use ringfs_store::namespace;
 use ringfs_wire::{
     ALLOCATE_CHUNKS_MAX, ChunkAllocate, ChunkExtents, ChunkPunch, EXTENTS_MAX, Errno, Extent,
-    ExtentsReply, HEAD_SIZE, HeadPunch, Status, Wire,
+    ExtentsReply, HEAD_SIZE, HeadPunch, SpaceChange, Status, Wire,
 };
 
 use crate::coherence::WRITTEN;
 use crate::data::{HeadPiece, SIZE_MAX, gone, store_status};
 use crate::locks::{Held, LockKey};
-use crate::target::{Answer, Caller, Target, empty, reply};
+use crate::target::{Answer, Caller, Target, reply};
 
 impl Target {
     pub(crate) async fn head_punch(&self, request: &HeadPunch, caller: Caller) -> Answer {
-        let HeadPunch { inode, generation, start, end } = *request;
+        let HeadPunch { inode, generation, start, end, allocated } = *request;
         if start >= end || end > HEAD_SIZE {
             return Err(Errno::EINVAL.into());
         }
@@ -37,7 +37,7 @@ impl Target {
         if is_data && (start > 0 || end < known.size.min(HEAD_SIZE)) {
             let mut zeros = Buffer::with_capacity((end - start) as usize);
             zeros.resize((end - start) as usize, 0);
-            let piece = HeadPiece { inode, generation, offset: start, end };
+            let piece = HeadPiece { inode, generation, offset: start, end, allocated };
             let written = self.write_head_here(piece, zeros.freeze(), |attributes| {
                 self.reply_records(caller, &attributes.to_bytes())
             });
@@ -50,8 +50,9 @@ impl Target {
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, inode, |inode| {
             if is_data {
-                inode.head = None;
+                inode.place_head(None);
             }
+            inode.attributes.account(allocated);
             inode.attributes.modified = now;
             inode.attributes.changed = now;
         });
@@ -77,8 +78,7 @@ impl Target {
         check_range(chunk_size, start, end)?;
         self.room(false)?;
         let punched = self.store.punch_chunks(inode, generation, chunk_size, start..end).await;
-        punched.map_err(store_status)?;
-        empty()
+        reply(&SpaceChange { allocated: punched.map_err(store_status)? })
     }
 
     pub(crate) async fn chunk_allocate(&self, request: &ChunkAllocate) -> Answer {
@@ -89,13 +89,14 @@ impl Target {
         if chunks.end - chunks.start > ALLOCATE_CHUNKS_MAX {
             return Err(Status::Malformed);
         }
+        let mut change = SpaceChange { allocated: 0 };
         for index in chunks.filter(|index| self.map.chunk_owner(inode, *index) == self.id) {
             self.room(true)?;
             let part = start.max(index * chunk)..end.min((index + 1).saturating_mul(chunk));
             let allocated = self.store.allocate_chunk(inode, generation, chunk_size, part).await;
-            allocated.map_err(store_status)?;
+            change.allocated += allocated.map_err(store_status)?;
         }
-        empty()
+        reply(&change)
     }
 }
 

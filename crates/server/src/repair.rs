@@ -100,6 +100,7 @@ impl Target {
             session: NOBODY.session,
             caller: None,
             above: Some(above),
+            allocated: 0,
         };
         self.resize(inode, resize).await?;
         Ok(true)

@@ -7,6 +7,7 @@
 
 mod holes;
 mod scan;
+mod space;
 
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
@@ -17,10 +18,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use lru::LruCache;
-use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
-use ringfs_wire::InodeNumber;
+use ringfs_platform::{Buffer, Disk, OpenFlags, Slice, StorageError};
+use ringfs_wire::{HEAD_SIZE, InodeNumber};
 
 use crate::log::FILE_MODE;
+
+use space::Segment;
 
 pub use holes::Extents;
 pub use scan::SegmentContent;
@@ -45,7 +48,7 @@ pub(crate) struct Chunks {
     root: PathBuf,
     segments: RefCell<BTreeMap<InodeNumber, BTreeSet<u32>>>,
     directories: RefCell<BTreeSet<u8>>,
-    open: RefCell<LruCache<Key, Rc<FileHandle>, BuildHasherDefault<DefaultHasher>>>,
+    open: RefCell<LruCache<Key, Rc<Segment>, BuildHasherDefault<DefaultHasher>>>,
     dirty: RefCell<Dirty>,
 }
 
@@ -118,16 +121,28 @@ impl Chunks {
         self.segments.borrow().get(&inode).is_some_and(|runs| runs.contains(&run))
     }
 
-    async fn handle(&self, key: Key) -> Result<Rc<FileHandle>, StorageError> {
-        if let Some(file) = self.open.borrow_mut().get(&key) {
-            return Ok(file.clone());
+    async fn segment(&self, key: Key) -> Result<Rc<Segment>, StorageError> {
+        if let Some(segment) = self.open.borrow_mut().get(&key) {
+            return Ok(segment.clone());
         }
-        let file = Rc::new(self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await?);
-        self.open.borrow_mut().put(key, file.clone());
-        Ok(file)
+        let file = self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await?;
+        Ok(self.keep_open(key, Segment::found(file)))
     }
 
-    async fn create(&self, key: Key) -> Result<Rc<FileHandle>, StorageError> {
+    /// The segment for a change: made where it is missing.
+    async fn segment_or_new(&self, key: Key) -> Result<Rc<Segment>, StorageError> {
+        match self.exists(key) {
+            true => self.segment(key).await,
+            false => self.create(key).await,
+        }
+    }
+
+    /// One that was opened beside this one stays, because it knows what was reported of it.
+    fn keep_open(&self, key: Key, segment: Segment) -> Rc<Segment> {
+        self.open.borrow_mut().get_or_insert(key, || Rc::new(segment)).clone()
+    }
+
+    async fn create(&self, key: Key) -> Result<Rc<Segment>, StorageError> {
         let shard = shard_of(key.0);
         if !self.directories.borrow().contains(&shard) {
             match self.disk.mkdir(&self.directory(shard), DIRECTORY_MODE).await {
@@ -138,11 +153,10 @@ impl Chunks {
             self.directories.borrow_mut().insert(shard);
         }
         let flags = OpenFlags::CREATE;
-        let file = Rc::new(self.disk.open(&self.path(key), flags, FILE_MODE).await?);
+        let file = self.disk.open(&self.path(key), flags, FILE_MODE).await?;
         self.segments.borrow_mut().entry(key.0).or_default().insert(key.1);
-        self.open.borrow_mut().put(key, file.clone());
         self.mark_directory(shard);
-        Ok(file)
+        Ok(self.keep_open(key, Segment::new(file)))
     }
 
     fn mark_segment(&self, key: Key) {
@@ -203,53 +217,61 @@ impl Chunks {
         if !self.exists(key) {
             return Ok(Buffer::with_capacity(0));
         }
-        let file = self.handle(key).await?;
+        let segment = self.segment(key).await?;
         let buffer = Buffer::with_capacity(len);
-        let (result, buffer) = self.disk.read(&file, offset, buffer, len).await;
+        let (result, buffer) = self.disk.read(&segment.file, offset, buffer, len).await;
         result.map(|_| buffer)
     }
 
-    /// Writes, creating the segment where needed.
+    /// Writes, creating the segment where needed; gives how many bytes that allocated.
     pub(crate) async fn write(
         &self,
         key: Key,
         offset: u64,
         data: Slice,
-    ) -> Result<(), StorageError> {
-        let file = match self.exists(key) {
-            true => self.handle(key).await?,
-            false => self.create(key).await?,
-        };
+    ) -> Result<i64, StorageError> {
+        let segment = self.segment_or_new(key).await?;
+        segment.begin(&self.disk).await;
+        let end = offset + data.len() as u64;
         // Before, because a dropped write may still happen; after, because a sync that ran beside
         // the write did not cover it.
         self.mark_segment(key);
-        let written = self.disk.write(&file, offset, data).await;
+        let written = self.disk.write(&segment.file, offset, data).await;
         self.mark_segment(key);
-        written
+        written?;
+        Ok(segment.grown(&self.disk, offset..end).await)
     }
 
-    /// Drops everything of the inode from `length` on. Nobody else may use its segments meanwhile.
+    /// Drops everything of the inode from `length` on, and gives how many bytes that freed, as a
+    /// negative number; of a file that loses all its chunks it is not told. Nobody else may use
+    /// its segments meanwhile.
     pub(crate) async fn drop_from(
         &self,
         inode: InodeNumber,
         length: u64,
         chunk_size: u32,
-    ) -> Result<(), StorageError> {
+    ) -> Result<i64, StorageError> {
         let runs = self.segments.borrow().get(&inode).cloned().unwrap_or_default();
+        let mut change = 0;
         for run in runs {
             let key = (inode, run);
             let start = u64::from(run) * run_bytes(chunk_size);
             if start >= length {
+                if length > HEAD_SIZE {
+                    change += self.segment(key).await?.lost(&self.disk).await;
+                }
                 self.remove(key).await?;
             } else if start + run_bytes(chunk_size) > length {
-                let file = self.handle(key).await?;
-                if self.disk.stat_handle(&file).await?.size > length - start {
-                    self.disk.truncate(&file, length - start).await?;
+                let segment = self.segment(key).await?;
+                segment.begin(&self.disk).await;
+                if self.disk.stat_handle(&segment.file).await?.size > length - start {
+                    self.disk.truncate(&segment.file, length - start).await?;
                     self.mark_segment(key);
                 }
+                change += segment.shrunk(&self.disk).await;
             }
         }
-        Ok(())
+        Ok(change)
     }
 
     async fn remove(&self, key: Key) -> Result<(), StorageError> {
@@ -319,16 +341,16 @@ impl Chunks {
         // Opened beside the cache: a segment removed and made anew while this waits must not find
         // its predecessor there.
         let cached = self.open.borrow_mut().get(&key).cloned();
-        let file = match cached {
-            Some(file) => file,
+        let segment = match cached {
+            Some(segment) => segment,
             None => match self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await {
-                Ok(file) => Rc::new(file),
+                Ok(file) => Rc::new(Segment::found(file)),
                 // A cut removed it meanwhile.
                 Err(StorageError::NotFound(_)) if !self.exists(key) => return Ok(()),
                 Err(error) => return Err(error),
             },
         };
-        self.disk.sync_data(&file).await?;
+        self.disk.sync_data(&segment.file).await?;
         let mut dirty = self.dirty.borrow_mut();
         if dirty.segments.get(&key) == Some(&change) {
             dirty.segments.remove(&key);

@@ -58,7 +58,7 @@ impl Store {
 
     /// Writes into the head of a file and logs the new attributes, with what `extra` makes of
     /// them, as one group. The file extends to `end` at least: to the end of `data`, or further
-    /// where its chunks are written already.
+    /// where its chunks are written already; those have `allocated` bytes that are not counted yet.
     #[allow(clippy::too_many_arguments, reason = "one write is what they describe")]
     pub async fn write_head(
         &self,
@@ -67,6 +67,7 @@ impl Store {
         offset: u64,
         data: Slice,
         end: u64,
+        allocated: i64,
         now: Timestamp,
         extra: impl FnOnce(&Attributes) -> Vec<Record>,
     ) -> Result<(Attributes, LogPosition), StoreError> {
@@ -92,7 +93,8 @@ impl Store {
                 return Err(error);
             }
         };
-        record.head = fresh.or(record.head);
+        record.place_head(fresh.or(record.head));
+        record.attributes.account(allocated);
         let attributes = &mut record.attributes;
         attributes.size = attributes.size.max(data_end).max(end);
         attributes.modified = now;
@@ -138,7 +140,7 @@ impl Store {
         Ok(engine.chunks.read(key, at, len).await?)
     }
 
-    /// Writes into a chunk.
+    /// Writes into a chunk; gives how many bytes that allocated.
     pub async fn write_chunk(
         &self,
         inode: InodeNumber,
@@ -146,7 +148,7 @@ impl Store {
         chunk_size: u32,
         offset: u64,
         data: Slice,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let engine = self.engine();
         let (key, at) = Chunks::locate(inode, chunk_size, offset, data.len())
             .ok_or(StoreError::Invalid("a write across chunks"))?;
@@ -161,14 +163,15 @@ impl Store {
         result.map_err(|error| engine.disk_error(error))
     }
 
-    /// Makes what is here of a range of the file a hole.
+    /// Makes what is here of a range of the file a hole; gives how many bytes that freed, as a
+    /// negative number.
     pub async fn punch_chunks(
         &self,
         inode: InodeNumber,
         generation: Generation,
         chunk_size: u32,
         range: Range<u64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let engine = self.engine();
         let _guard = engine.chunk_locks.shared(inode).await;
         engine.log.check()?;
@@ -176,14 +179,15 @@ impl Store {
         engine.changed(engine.chunks.punch(inode, chunk_size, range).await)
     }
 
-    /// Reserves space for a range of one chunk, whose bytes stay.
+    /// Reserves space for a range of one chunk, whose bytes stay; gives how many bytes that
+    /// allocated.
     pub async fn allocate_chunk(
         &self,
         inode: InodeNumber,
         generation: Generation,
         chunk_size: u32,
         range: Range<u64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let engine = self.engine();
         let len = range.end.saturating_sub(range.start);
         let (key, at) = Chunks::locate(inode, chunk_size, range.start, len as usize)
@@ -210,14 +214,15 @@ impl Store {
     }
 
     /// Refuses older generations of an inode from now on and drops its chunks from `length` on.
-    /// Repeating a cut does nothing. Durable after [`Store::sync_inode`].
+    /// Repeating a cut does nothing. Durable after [`Store::sync_inode`]. Gives how many bytes that
+    /// freed, as a negative number; where nothing of the chunks is left it is not told.
     pub async fn cut_chunks(
         &self,
         inode: InodeNumber,
         generation: Generation,
         length: u64,
         chunk_size: u32,
-    ) -> Result<LogPosition, StoreError> {
+    ) -> Result<i64, StoreError> {
         let engine = self.engine();
         let _guard = engine.chunk_locks.exclusive(inode).await;
         engine.log.room(false)?;
@@ -227,14 +232,14 @@ impl Store {
                 || floor.generation == generation && floor.pending.is_none()
         };
         if old.is_some_and(done) {
-            return Ok(self.position());
+            return Ok(0);
         }
         let unsettled = old.and_then(|floor| floor.unsettled);
         let floor = Floor { generation, chunk_size, pending: Some(length), unsettled };
         if !engine.chunks.has_any(inode) {
-            let position = engine.put_floor(inode, Floor { pending: None, ..floor });
+            engine.put_floor(inode, Floor { pending: None, ..floor });
             engine.expire_floor(inode);
-            return Ok(position);
+            return Ok(0);
         }
         engine.put_floor(inode, floor);
         engine.carry_out(inode, floor, length).await
@@ -275,7 +280,7 @@ impl Engine {
 
     /// After an attempt to change holes or reserved space: whatever became of it awaits a sync. A
     /// local file system that cannot do it is no reason to stop.
-    fn changed(&self, result: Result<(), StorageError>) -> Result<(), StoreError> {
+    fn changed<T>(&self, result: Result<T, StorageError>) -> Result<T, StoreError> {
         self.syncer.wake();
         match result {
             Err(error @ StorageError::Unsupported(_)) => Err(StoreError::Storage(error)),
@@ -289,7 +294,7 @@ impl Engine {
         if self.is_stale(stale) { Err(StoreError::StaleGeneration) } else { Ok(()) }
     }
 
-    fn put_floor(self: &Rc<Self>, inode: InodeNumber, floor: Floor) -> LogPosition {
+    fn put_floor(self: &Rc<Self>, inode: InodeNumber, floor: Floor) {
         let mut unsettled = self.floors.unsettled.borrow_mut();
         match floor.unsettled {
             Some(_) => unsettled.insert(inode),
@@ -297,7 +302,7 @@ impl Engine {
         };
         let mut transaction = Transaction::of(self);
         transaction.put(Record::PutFloor { inode, floor });
-        transaction.commit()
+        transaction.commit();
     }
 
     /// Drops chunks from `length` on and notes that it is done but not durable.
@@ -306,15 +311,15 @@ impl Engine {
         inode: InodeNumber,
         floor: Floor,
         length: u64,
-    ) -> Result<LogPosition, StoreError> {
+    ) -> Result<i64, StoreError> {
         let result = self.chunks.drop_from(inode, length, floor.chunk_size).await;
-        result.map_err(|error| self.disk_error(error))?;
+        let change = result.map_err(|error| self.disk_error(error))?;
         let unsettled = Some(floor.unsettled.map_or(length, |before| before.min(length)));
-        let position = self.put_floor(inode, Floor { pending: None, unsettled, ..floor });
+        self.put_floor(inode, Floor { pending: None, unsettled, ..floor });
         if !self.chunks.has_any(inode) {
             self.expire_floor(inode);
         }
-        Ok(position)
+        Ok(change)
     }
 
     /// Floors whose cuts the next sync of chunks makes durable.

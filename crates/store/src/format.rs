@@ -18,8 +18,9 @@ const FORMAT_NAME: &str = "format";
 const LIFE_NAME: &str = "life";
 const LOCK_NAME: &str = "lock";
 const MAGIC: u64 = u64::from_le_bytes(*b"RingStor");
-/// Version of everything in the directory. History: 1 = first; 2 = sessions name their holder.
-const VERSION: u32 = 2;
+/// Version of everything in the directory. History: 1 = first; 2 = sessions name their holder; 3 =
+/// inodes tell what space they take.
+const VERSION: u32 = 3;
 /// Files this small are read whole.
 const SMALL_FILE: usize = 4096;
 const DIRECTORY_MODE: u32 = 0o700;

@@ -201,6 +201,7 @@ pub fn new_inode(
         size: 0,
         generation: Generation(1),
         reach: 0,
+        allocated: 0,
         chunk_size: ringfs_wire::CHUNK_SIZE,
         parent,
         accessed: now,
@@ -210,6 +211,15 @@ pub fn new_inode(
         has_xattrs: false,
     };
     Inode::new(attributes)
+}
+
+/// Accounts what the owners of chunks report to have freed by a cut; nothing where that was known
+/// when the cut was decided, because no chunk is left.
+pub fn account_cut(tx: &mut Transaction, cut: &PendingCut, freed: i64) {
+    let is_left = tx.state().inodes.contains_key(&cut.inode);
+    if is_left && freed != 0 && cut.length > HEAD_SIZE {
+        change(tx, cut.inode, |inode| inode.attributes.account(freed));
+    }
 }
 
 /// Rewrites an inode's record.

@@ -188,6 +188,7 @@ fn root(permissions: FilePermissions, chunk_size: u32, now: Timestamp) -> Inode 
         size: 0,
         generation: Generation(0),
         reach: 0,
+        allocated: 0,
         chunk_size,
         parent: InodeNumber::ROOT,
         accessed: now,

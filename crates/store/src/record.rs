@@ -101,7 +101,7 @@ record_struct!(RareFields { symlink, name, never_named });
 pub struct Inode {
     /// What `stat` shows.
     pub attributes: Attributes,
-    /// Where the head lies, if a byte of it was ever written.
+    /// Where the head lies, if a byte of it was ever written. Changed by [`Inode::place_head`].
     pub head: Option<HeadSlot>,
     /// Symlink target, directory name, whether it is still to be named.
     pub rare: Option<Box<RareFields>>,
@@ -144,6 +144,19 @@ impl Inode {
         if self.was_never_named() {
             self.rare = None;
         }
+    }
+
+    /// The head lies in another slot now, or in none; the space it takes is accounted.
+    pub fn place_head(&mut self, head: Option<HeadSlot>) {
+        let bytes = |head: Option<HeadSlot>| head.map_or(0, |slot| slot.class.bytes());
+        let others = self.attributes.allocated.saturating_sub(bytes(self.head));
+        self.attributes.allocated = others.saturating_add(bytes(head));
+        self.head = head;
+    }
+
+    /// No chunk of it is left: what it takes is its head.
+    pub fn lose_chunks(&mut self) {
+        self.attributes.allocated = self.head.map_or(0, |slot| slot.class.bytes());
     }
 
     /// Target of a symlink, else empty.

@@ -26,7 +26,7 @@ async fn open_with_file(platform: &Platform) -> ringfs_store::Store {
 async fn write(store: &ringfs_store::Store, offset: u64, data: &[u8]) {
     let end = offset + data.len() as u64;
     let written =
-        store.write_head(FILE, ONE, offset, Slice::from(data), end, at(1), |_| Vec::new()).await;
+        store.write_head(FILE, ONE, offset, Slice::from(data), end, 0, at(1), |_| Vec::new()).await;
     let (_, position) = written.expect("written");
     store.written(position).await.expect("in the log");
 }
@@ -181,11 +181,11 @@ fn heads_grow_shrink_and_keep_zeros_beyond_the_size() {
         }
         let beyond = Slice::from(&b"xy"[..]);
         let refused = store
-            .write_head(FILE, ONE, HEAD_SIZE - 1, beyond.clone(), 0, at(1), |_| Vec::new())
+            .write_head(FILE, ONE, HEAD_SIZE - 1, beyond.clone(), 0, 0, at(1), |_| Vec::new())
             .await;
         assert!(matches!(refused, Err(StoreError::Invalid(_))));
         let stale =
-            store.write_head(FILE, Generation(0), 0, beyond, 2, at(1), |_| Vec::new()).await;
+            store.write_head(FILE, Generation(0), 0, beyond, 2, 0, at(1), |_| Vec::new()).await;
         assert_eq!(stale, Err(StoreError::StaleGeneration));
     });
 }
@@ -229,6 +229,41 @@ fn a_cut_refuses_older_writes_and_drops_chunks_once() {
         tx.commit();
         platform.sleep(std::time::Duration::from_secs(2)).await;
         assert!(store.state().floors.is_empty(), "floors end two session lifetimes later");
+    });
+}
+
+#[test]
+fn changes_of_a_segment_report_what_they_did() {
+    const CHUNK: u32 = 1 << 17;
+    let world = World::new(6);
+    let write = async |store: &ringfs_store::Store, offset: u64, len: usize| {
+        let data = Slice::from(vec![9u8; len]);
+        store.write_chunk(FILE, ONE, CHUNK, offset, data).await.expect("written")
+    };
+    world.run(async move |platform| {
+        let store = open_with_file(&platform).await;
+        assert_eq!(write(&store, 1 << 20, 10_000).await, 12_288);
+        assert_eq!(write(&store, (1 << 20) + 10_000, 10_000).await, 8_192, "a block is shared");
+        assert_eq!(write(&store, 1 << 20, 20_000).await, 0, "written over");
+        let punched = store.punch_chunks(FILE, ONE, CHUNK, (1 << 20) + 1..(1 << 20) + 9_000);
+        assert_eq!(punched.await, Ok(-4_096), "one whole block");
+        let reserved = store.allocate_chunk(FILE, ONE, CHUNK, 1 << 20..(1 << 20) + 65_536);
+        assert_eq!(reserved.await, Ok(65_536 - 16_384));
+        // Two writes at once, the first of a segment of its own.
+        let far = u64::from(CHUNK) * 5_000;
+        let both = [write(&store, far, 8_192), write(&store, far + 8_192, 8_192)];
+        let both = futures_util::future::join_all(both).await;
+        assert_eq!(both.iter().sum::<i64>(), 16_384);
+        store.written(store.position()).await.expect("written");
+    });
+    world.kill();
+    world.run(async move |platform| {
+        let store = open(&platform).await;
+        assert_eq!(write(&store, (1 << 20) + 4_096, 65_536).await, 4_096, "after a start");
+        let two = Generation(2);
+        let cut = store.cut_chunks(FILE, two, (1 << 20) + 8_192, CHUNK).await;
+        assert_eq!(cut, Ok(8_192 - 16_384 - 65_536 - 4_096), "both segments");
+        assert_eq!(store.cut_chunks(FILE, two, (1 << 20) + 8_192, CHUNK).await, Ok(0));
     });
 }
 

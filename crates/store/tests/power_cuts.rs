@@ -135,7 +135,7 @@ impl Worker {
         };
         let store = self.store.clone();
         let written =
-            store.write_head(inode, Generation(1), offset, slice, end, now, extra).await?;
+            store.write_head(inode, Generation(1), offset, slice, end, 0, now, extra).await?;
         // Nothing awaits between the commit and here, so this is still the last group.
         let record = (*self.store.state().inodes[&inode]).clone();
         let group = self.note_write(inode, record, committed, offset, &data);
@@ -211,7 +211,7 @@ impl Worker {
         let room = u64::from(CHUNK) - offset % u64::from(CHUNK);
         let data = vec![tag(inode, 1); 1 + self.random.below(room) as usize];
         let data = Slice::from(&data[..]);
-        self.store.write_chunk(inode, Generation(1), CHUNK, offset, data).await
+        self.store.write_chunk(inode, Generation(1), CHUNK, offset, data).await.map(drop)
     }
 
     async fn sync(&mut self) -> Result<(), StoreError> {

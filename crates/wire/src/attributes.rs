@@ -3,8 +3,14 @@
 use crate::codec::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 use crate::ids::{Generation, InodeNumber};
 
+/// The unit in which space is allocated, in bytes.
+pub const BLOCK_SIZE: u64 = 4_096;
+
 /// A point in time: seconds since the Unix epoch (may be negative) and nanoseconds below 10^9.
+///
+/// Without padding: a home keeps four of them in memory for every inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C, packed(4))]
 pub struct Timestamp {
     /// Whole seconds since 1970-01-01 00:00:00 UTC.
     pub seconds: i64,
@@ -20,8 +26,9 @@ impl From<std::time::Duration> for Timestamp {
 
 impl Wire for Timestamp {
     fn put(&self, out: &mut Vec<u8>) {
-        self.seconds.put(out);
-        self.nanos.put(out);
+        let Self { seconds, nanos } = *self;
+        seconds.put(out);
+        nanos.put(out);
     }
     fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (seconds, nanos) = (i64::get(reader)?, u32::get(reader)?);
@@ -94,6 +101,9 @@ pub struct Attributes {
     /// Highest byte offset that writers have announced they may place beyond the head; chunks
     /// above it do not exist.
     pub reach: u64,
+    /// Bytes that head and chunks take on disk, as far as the chunks' owners have reported; what
+    /// [`Attributes::space`] tells is never more than the content allows.
+    pub allocated: u64,
     /// Bytes in a chunk of this file (of new files in this directory).
     pub chunk_size: u32,
     /// The parent of a directory; of anything else, the directory it was created in.
@@ -118,6 +128,7 @@ wire_struct!(Attributes {
     size,
     generation,
     reach,
+    allocated,
     chunk_size,
     parent,
     accessed,
@@ -126,6 +137,25 @@ wire_struct!(Attributes {
     created,
     has_xattrs,
 });
+
+impl Attributes {
+    /// Bytes of disk space that programs are told: what is allocated, but no more than whole
+    /// blocks up to the end of what is written or announced.
+    pub fn space(&self) -> u64 {
+        match self.kind {
+            InodeType::File => {
+                let end = self.size.max(self.reach).div_ceil(BLOCK_SIZE);
+                self.allocated.min(end.saturating_mul(BLOCK_SIZE))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes note of what was allocated, less what was freed.
+    pub fn account(&mut self, change: i64) {
+        self.allocated = self.allocated.saturating_add_signed(change);
+    }
+}
 
 /// Attributes to set; `None` leaves one as it is. The change time is always the home's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

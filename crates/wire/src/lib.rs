@@ -19,7 +19,9 @@ mod status;
 mod steps;
 mod xattrs;
 
-pub use attributes::{AttributeChanges, Attributes, FilePermissions, InodeType, Timestamp};
+pub use attributes::{
+    AttributeChanges, Attributes, BLOCK_SIZE, FilePermissions, InodeType, Timestamp,
+};
 pub use codec::{DecodeError, Reader, Wire};
 pub use file_locks::{
     FileLock, HeldLock, LockMode, LockOwner, LockRange, LockRanges, LockReply, LockSpace,

@@ -211,6 +211,9 @@ requests! {
         /// Ask others for what they cache, and do not wait for them: for dirty pages, which the
         /// writer itself cannot drop before it is answered. A later *Sync* waits.
         lazy: bool,
+        /// Bytes that owners have reported as allocated for chunks of the file, less those freed,
+        /// and that the home has not been told of.
+        allocated: i64,
     } -> Attributes;
 
     /// Announce writes beyond the head up to `reach`, before the first of them. *Mutation.*
@@ -234,12 +237,16 @@ requests! {
         overwrite: bool,
         /// As in [`HeadWrite`].
         lazy: bool,
+        /// As in [`HeadWrite`].
+        allocated: i64,
     } -> Attributes;
 
     /// A write beyond the size failed half-way: cut what it may have left. *Mutation.*
     0x24 mutation DiscardTail {
         /// The file.
         inode: InodeNumber,
+        /// As in [`HeadWrite`].
+        allocated: i64,
     } -> Attributes;
 
     /// Append the bulk at the end of the file, wherever that is. *Mutation.*
@@ -272,7 +279,7 @@ requests! {
         chunk_size: u32,
         /// First byte, by its offset in the file; the bulk stays within one chunk.
         offset: u64,
-    } -> ();
+    } -> SpaceChange;
 
     /// Make durable what this target holds of one inode (its chunks, or its attributes, head and
     /// names), or of everything.
@@ -361,7 +368,7 @@ requests! {
         length: u64,
         /// Bytes in a chunk of this file.
         chunk_size: u32,
-    } -> ();
+    } -> SpaceChange;
 
     /// The name a directory holds for an inode, without waiting for locks. Between servers.
     0x54 query PeekName {
@@ -381,6 +388,8 @@ requests! {
         start: u64,
         /// End of the range, within the head.
         end: u64,
+        /// As in [`HeadWrite`].
+        allocated: i64,
     } -> Attributes;
 
     /// Where a target's chunks of a file hold data.
@@ -409,7 +418,7 @@ requests! {
         start: u64,
         /// End of the range.
         end: u64,
-    } -> ();
+    } -> SpaceChange;
 
     /// Reserve space for those chunks of a range that the target owns; bytes stay as they are.
     /// Idempotent under its generation.
@@ -424,7 +433,7 @@ requests! {
         start: u64,
         /// End of the range, which spans at most [`ALLOCATE_CHUNKS_MAX`] chunks.
         end: u64,
-    } -> ();
+    } -> SpaceChange;
 
     /// A lock of somebody else that excludes one; none if it could be had.
     0x64 query LockTest {
@@ -604,6 +613,16 @@ pub struct ExtentsReply {
     pub until: u64,
 }
 wire_struct!(ExtentsReply { extents, until });
+
+/// What a change of chunks did to the space they take, as their owner reports it. A hint: a
+/// request that is repeated reports nothing again, and what of a cut lies in a file that is empty
+/// afterwards, or gone, is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceChange {
+    /// Bytes allocated, less bytes freed.
+    pub allocated: i64,
+}
+wire_struct!(SpaceChange { allocated });
 
 /// Where a directory is found.
 #[derive(Clone, Debug, PartialEq, Eq)]

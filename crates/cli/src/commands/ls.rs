@@ -25,6 +25,9 @@ pub(crate) struct LsArguments {
     /// Show mode, links, owner, size and time (UTC) as well
     #[arg(short, long)]
     long: bool,
+    /// Show the disk space that each entry takes as well
+    #[arg(short, long)]
+    space: bool,
     /// Show sizes as 1.50 KiB instead of in bytes
     #[arg(short = 'H', long)]
     human: bool,
@@ -86,21 +89,22 @@ impl Listing<'_> {
         &mut self,
         entries: Vec<(Vec<u8>, InodeType, Option<Attributes>)>,
     ) -> Result<(), CliError> {
-        if !self.arguments.long {
+        if !self.arguments.long && !self.arguments.space {
             for (name, ..) in &entries {
                 self.output.bytes(&shown_name(name))?;
                 self.output.bytes(b"\n")?;
             }
             return Ok(());
         }
-        let mut table = Table::headless(&[1, 4]);
+        let numbers: &[usize] = if self.arguments.space { &[0, 2, 5] } else { &[1, 4] };
+        let mut table = Table::headless(numbers);
         let mut tails = Vec::new();
         for (name, kind, attributes) in entries {
             // An entry without attributes was removed since its directory was read.
             let Some(attributes) = attributes else { continue };
             table.row(self.columns(&attributes));
             let mut tail = shown_name(&name);
-            if kind == InodeType::Symlink {
+            if self.arguments.long && kind == InodeType::Symlink {
                 tail.extend_from_slice(b" -> ");
                 tail.extend(shown_name(&self.client.read_link(attributes.inode).await?));
             }
@@ -115,18 +119,30 @@ impl Listing<'_> {
         Ok(())
     }
 
+    fn size(&self, bytes: u64) -> String {
+        if self.arguments.human { show_size(bytes) } else { bytes.to_string() }
+    }
+
     fn columns(&self, attributes: &Attributes) -> Vec<String> {
+        let mut columns = Vec::new();
+        if self.arguments.space {
+            columns.push(self.size(attributes.space()));
+        }
+        if self.arguments.long {
+            columns.extend(self.long_columns(attributes));
+        }
+        columns
+    }
+
+    fn long_columns(&self, attributes: &Attributes) -> [String; 6] {
         let is_device =
             matches!(attributes.kind, InodeType::CharacterDevice | InodeType::BlockDevice);
-        let size = match (is_device, self.arguments.human) {
-            (true, _) => {
-                let device = attributes.device;
-                format!("{}, {}", rustix::fs::major(device), rustix::fs::minor(device))
-            }
-            (false, true) => show_size(attributes.size),
-            (false, false) => attributes.size.to_string(),
+        let device = attributes.device;
+        let size = match is_device {
+            true => format!("{}, {}", rustix::fs::major(device), rustix::fs::minor(device)),
+            false => self.size(attributes.size),
         };
-        vec![
+        [
             show_mode(attributes.kind, attributes.permissions.mode),
             attributes.links.to_string(),
             self.names.user(attributes.permissions.uid),

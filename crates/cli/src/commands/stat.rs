@@ -59,6 +59,7 @@ async fn show(
         ("kind", show_kind(attributes.kind).to_owned()),
         ("inode", format!("{}   links {}", attributes.inode, attributes.links)),
         ("size", format!("{} ({})", attributes.size, show_size(attributes.size))),
+        ("space", format!("{} ({})", attributes.space(), show_size(attributes.space()))),
         (
             "mode",
             format!("{:04o} {}", permissions.mode, show_mode(attributes.kind, permissions.mode)),

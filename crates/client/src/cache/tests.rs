@@ -28,6 +28,7 @@ fn attributes(inode: InodeNumber, size: u64) -> Attributes {
         size,
         generation: Default::default(),
         reach: 0,
+        allocated: 0,
         chunk_size: 1 << 22,
         parent: DIRECTORY,
         accessed: Default::default(),

@@ -16,8 +16,9 @@ const EXTEND: Extend = Extend {
     end: 0,
     overwrite: false,
     lazy: false,
+    allocated: 0,
 };
-const DISCARD: DiscardTail = DiscardTail { inode: InodeNumber(0) };
+const DISCARD: DiscardTail = DiscardTail { inode: InodeNumber(0), allocated: 0 };
 const RESERVE: Reserve = Reserve { inode: InodeNumber(0), reach: 0 };
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {

@@ -110,6 +110,7 @@ impl Fake {
             size: 0,
             generation: Generation(1),
             reach: 0,
+            allocated: 0,
             chunk_size: CHUNK as u32,
             parent,
             accessed: now,
@@ -223,7 +224,7 @@ impl Fake {
                 assert!(r.offset >= HEAD_SIZE && end <= self.attributes(r.inode).reach);
                 assert_eq!(r.offset / CHUNK, (end - 1) / CHUNK);
                 self.put(r.inode, r.offset, bulk);
-                Ok((Vec::new(), None))
+                Ok((SpaceChange { allocated: bulk.len() as i64 }.to_bytes(), None))
             }),
             _ => return None,
         })

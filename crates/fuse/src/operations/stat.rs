@@ -1,6 +1,6 @@
 //! Attributes as the kernel shows them.
 
-use ringfs_wire::{Attributes, HEAD_SIZE, InodeType, Timestamp};
+use ringfs_wire::{Attributes, InodeType, Timestamp};
 
 use crate::abi::{Attr, STATX_BASIC_AND_BIRTH, Statx, StatxTime, mode};
 
@@ -77,14 +77,9 @@ fn full_mode(attributes: &Attributes) -> u32 {
     type_bits(attributes.kind) | attributes.permissions.mode & mode::PERMISSIONS
 }
 
-/// Sectors that the content takes, at most: nothing lies beyond what writers have announced.
+/// Sectors that the content takes.
 fn blocks(attributes: &Attributes) -> u64 {
-    match attributes.kind {
-        InodeType::File => {
-            attributes.size.min(attributes.reach.max(HEAD_SIZE)).div_ceil(SECTOR_SIZE)
-        }
-        _ => 0,
-    }
+    attributes.space() / SECTOR_SIZE
 }
 
 fn time(timestamp: Timestamp) -> StatxTime {

@@ -14,7 +14,7 @@ use ringfs_rpc::{
 };
 use ringfs_wire::{
     AnyRequest, ClusterId, Epoch, Generation, Hello, InodeNumber, MetadataDelete, Name, SessionId,
-    Status, TargetId,
+    SpaceChange, Status, TargetId, Wire,
 };
 
 pub(crate) const SERVER: SimulatedNode = SimulatedNode(0);
@@ -91,7 +91,7 @@ impl Recorder {
             AnyRequest::MetadataDelete(request) => self.execute(&call.header, &request.name),
             AnyRequest::ChunkWrite(request) => {
                 self.written.borrow_mut().push(request.offset);
-                Outgoing::reply(Vec::new())
+                Outgoing::reply(SpaceChange { allocated: 0 }.to_bytes())
             }
             AnyRequest::ChunkRead(request) => {
                 let bulk = vec![request.offset as u8; request.length as usize];

@@ -106,7 +106,7 @@ fn a_program_loses_its_privileges_with_its_owner_or_bytes() {
         assert!(!has_capability().await);
         session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
         let generation = session.attributes(file).await.unwrap().generation;
-        let write = HeadWrite { inode: file, generation, offset: 0, lazy: false };
+        let write = HeadWrite { inode: file, generation, offset: 0, lazy: false, allocated: 0 };
         session.send(file, &write, b"bytes").await.unwrap();
         assert!(!has_capability().await);
         let directory = session.create(create(ROOT, "d", InodeType::Directory, 0o2755)).await;

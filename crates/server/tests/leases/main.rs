@@ -58,7 +58,7 @@ fn each_change_takes_back_what_it_touches_and_no_more() {
         assert_eq!(b.asked(), [(inode, Lease::ATTRIBUTES)]);
         take().await;
         let generation = a.look(inode, None).await.unwrap().attributes.unwrap().generation;
-        let write = HeadWrite { inode, generation, offset: 0, lazy: false };
+        let write = HeadWrite { inode, generation, offset: 0, lazy: false, allocated: 0 };
         a.ask_with(inode, &write, data(b"bytes")).await.unwrap();
         assert_eq!(b.asked(), [(inode, WRITTEN)]);
         take().await;
@@ -66,7 +66,8 @@ fn each_change_takes_back_what_it_touches_and_no_more() {
         let file = a.ask(inode, &Reserve { inode, reach }).await.unwrap();
         assert!(b.asked().is_empty(), "nothing to be seen of it");
         let generation = file.generation;
-        let extend = Extend { inode, generation, end: 1 << 18, overwrite: false, lazy: false };
+        let extend =
+            Extend { inode, generation, end: 1 << 18, overwrite: false, lazy: false, allocated: 0 };
         a.ask(inode, &extend).await.unwrap();
         assert_eq!(b.asked(), [(inode, WRITTEN)]);
         take().await;
@@ -230,7 +231,7 @@ fn two_mounts_that_write_at_once_each_drop_what_they_cached() {
         }
         let generation = a.look(inode, None).await.unwrap().attributes.unwrap().generation;
         let write = async |mount: &Mount, offset: u64| {
-            let request = HeadWrite { inode, generation, offset, lazy: false };
+            let request = HeadWrite { inode, generation, offset, lazy: false, allocated: 0 };
             mount.ask_with(inode, &request, data(b"bytes")).await.unwrap();
         };
         futures_util::future::join(write(&a, 0), write(&b, 100)).await;

@@ -6,4 +6,5 @@ mod coherence;
 mod holes;
 mod inodes;
 mod locks;
+mod space;
 mod world;

@@ -44,39 +44,42 @@ impl Chunks {
         touched.map(|run| ((inode, *run), part(*run))).collect()
     }
 
-    /// Makes what is here of a range of the file a hole.
+    /// Makes what is here of a range of the file a hole; gives how many bytes that freed, as a
+    /// negative number.
     pub(crate) async fn punch(
         &self,
         inode: InodeNumber,
         chunk_size: u32,
         range: Range<u64>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<i64, StorageError> {
+        let mut change = 0;
         for (key, part) in self.segments_in(inode, chunk_size, &range) {
-            let file = self.handle(key).await?;
+            let segment = self.segment(key).await?;
+            let before = segment.begin(&self.disk).await;
             // As for a write: it may still happen when dropped, and a sync beside it covers nothing.
             self.mark_segment(key);
-            let punched = self.disk.punch(&file, part.start, part.end - part.start).await;
+            let punched = self.disk.punch(&segment.file, part.start, part.end - part.start).await;
             self.mark_segment(key);
             punched?;
+            change += segment.punched(&self.disk, before).await;
         }
-        Ok(())
+        Ok(change)
     }
 
-    /// Reserves space for a range of one segment.
+    /// Reserves space for a range of one segment; gives how many bytes that allocated.
     pub(crate) async fn allocate(
         &self,
         key: Key,
         offset: u64,
         len: u64,
-    ) -> Result<(), StorageError> {
-        let file = match self.exists(key) {
-            true => self.handle(key).await?,
-            false => self.create(key).await?,
-        };
+    ) -> Result<i64, StorageError> {
+        let segment = self.segment_or_new(key).await?;
+        segment.begin(&self.disk).await;
         self.mark_segment(key);
-        let allocated = self.disk.allocate(&file, offset, len).await;
+        let allocated = self.disk.allocate(&segment.file, offset, len).await;
         self.mark_segment(key);
-        allocated
+        allocated?;
+        Ok(segment.grown(&self.disk, offset..offset + len).await)
     }
 
     /// Where data lies from `from` on: at most `limit` ranges.
@@ -90,10 +93,11 @@ impl Chunks {
         let mut found = Extents { data: Vec::new(), until: u64::MAX };
         for (key, part) in self.segments_in(inode, chunk_size, &(from..u64::MAX)) {
             let base = u64::from(key.1) * run_bytes(chunk_size);
-            let file = self.handle(key).await?;
+            let segment = self.segment(key).await?;
+            let file = &segment.file;
             let mut at = part.start;
-            while let Some(start) = self.disk.next_data(&file, at).await? {
-                at = match self.disk.next_hole(&file, start).await {
+            while let Some(start) = self.disk.next_data(file, at).await? {
+                at = match self.disk.next_hole(file, start).await {
                     Ok(end) => end.max(start),
                     // A cut of this moment: what began here is gone.
                     Err(StorageError::InvalidOffset(_)) => break,

@@ -72,8 +72,9 @@ impl LocalFile {
         if end.max(file.size) > HEAD_SIZE && end > file.size {
             file = self.system.clean_tail(file).await?;
         }
+        let mut allocated = 0;
         if end > HEAD_SIZE {
-            self.write_chunks(&file, offset, &data).await?;
+            allocated = self.write_chunks(&file, offset, &data).await?;
         }
         let now = self.system.now();
         let head_len = HEAD_SIZE.saturating_sub(offset).min(data.len() as u64) as usize;
@@ -81,11 +82,14 @@ impl LocalFile {
             let (store, head) = (&system.store, data.slice(0..head_len));
             let generation = file.generation;
             let no_more = |_: &Attributes| Vec::new();
-            store.write_head(self.inode, generation, offset, head, end, now, no_more).await?.1
+            let written = store
+                .write_head(self.inode, generation, offset, head, end, allocated, now, no_more);
+            written.await?.1
         } else {
             let mut tx = system.store.transaction();
             namespace::change(&mut tx, self.inode, |inode| {
                 inode.attributes.size = inode.attributes.size.max(end);
+                inode.attributes.account(allocated);
                 inode.attributes.modified = now;
                 inode.attributes.changed = now;
             });
@@ -95,14 +99,14 @@ impl LocalFile {
         system.store.written(position).await
     }
 
-    /// Writes what lies beyond the head. Until the caller has moved the size, the chunks beyond
+    /// Writes what lies beyond the head; gives how many bytes that allocated. Until the caller has moved the size, the chunks beyond
     /// it do not count as clean.
     async fn write_chunks(
         &self,
         file: &Attributes,
         offset: u64,
         data: &Slice,
-    ) -> Result<(), StoreError> {
+    ) -> Result<i64, StoreError> {
         let system = &self.system.0;
         let end = offset + data.len() as u64;
         if end > file.reach {
@@ -115,14 +119,17 @@ impl LocalFile {
         }
         system.clean_tails.borrow_mut().remove(&self.inode);
         let mut at = offset.max(HEAD_SIZE);
+        let mut allocated = 0;
         while at < end {
             let next = piece_end(at, end, file.chunk_size);
             let piece = data.slice((at - offset) as usize..(next - offset) as usize);
             let store = &system.store;
-            store.write_chunk(self.inode, file.generation, file.chunk_size, at, piece).await?;
+            let written =
+                store.write_chunk(self.inode, file.generation, file.chunk_size, at, piece);
+            allocated += written.await?;
             at = next;
         }
-        Ok(())
+        Ok(allocated)
     }
 
     /// Sets the size: cuts, or extends with zeros.
@@ -184,7 +191,10 @@ impl LocalFileSystem {
         let now = self.now();
         let mut tx = store.transaction();
         namespace::change(&mut tx, file.inode, |inode| {
-            inode.head = head;
+            inode.place_head(head);
+            if at <= HEAD_SIZE {
+                inode.lose_chunks();
+            }
             inode.attributes.size = size;
             inode.attributes.generation = generation;
             inode.attributes.modified = now;
@@ -212,10 +222,11 @@ impl LocalFileSystem {
     pub(super) async fn carry_out_cut(&self, inode: InodeNumber) -> Result<(), StoreError> {
         let store = &self.0.store;
         let Some(cut) = store.state().cuts.get(&inode).cloned() else { return Ok(()) };
-        store.cut_chunks(inode, cut.generation, cut.length, cut.chunk_size).await?;
+        let freed = store.cut_chunks(inode, cut.generation, cut.length, cut.chunk_size).await?;
         let mut tx = store.transaction();
         if tx.state().cuts.get(&inode) == Some(&cut) {
             tx.put(Record::DeleteCut { inode });
+            namespace::account_cut(&mut tx, &cut, freed);
         }
         store.written(tx.commit()).await
     }
