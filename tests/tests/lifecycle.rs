@@ -5,7 +5,7 @@
     reason = "these tests are about real processes and real files"
 )]
 
-use ringfs_tests::Sandbox;
+use ringfs_tests::{Sandbox, wait_until};
 
 #[test]
 fn a_cluster_comes_up_goes_down_and_comes_back() {
@@ -44,7 +44,7 @@ fn what_is_missing_is_started_and_the_rest_left_alone() {
     sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
     let before = sandbox.pids("ringfs");
     sandbox.kill(&before[1..]);
-    while sandbox.pids("ringfs")[1].is_some() {}
+    wait_until("the end of a killed server", || sandbox.pids("ringfs")[1].is_none());
     assert_eq!(sandbox.run(["status"]).code, Some(1));
     let summary = sandbox.ok(["up"]);
     assert!(summary.contains("is complete again"), "{summary}");
@@ -80,9 +80,10 @@ fn a_node_runs_in_the_foreground_and_stops_on_sigterm() {
     sandbox.ok(["mkdir", "/kept"]);
     sandbox.ok(["down"]);
     let mut node = sandbox.start(["serve", "--node", "0"]);
-    while sandbox.status("ringfs")["health"] != "ok" {
+    wait_until("a node that serves", || {
         assert!(node.try_wait().unwrap().is_none(), "the node ended");
-    }
+        sandbox.status("ringfs")["health"] == "ok"
+    });
     assert_eq!(sandbox.ok(["ls"]), "kept\n");
     sandbox.run(["serve", "--node", "0"]).assert_refused(1, "node 0 runs already");
     sandbox.run(["serve", "--node", "7"]).assert_refused(1, "has no node 7");

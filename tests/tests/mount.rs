@@ -12,7 +12,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ringfs_tests::{Sandbox, can_mount, compare_trees_but_holes, make_tree, random_bytes};
+use ringfs_tests::{
+    Sandbox, can_mount, compare_trees_but_holes, make_tree, random_bytes, wait_until,
+};
 
 /// Seconds that a program may spend in a mount.
 const PATIENCE: &str = "120";
@@ -51,7 +53,9 @@ fn server_of(sandbox: &Sandbox, mounted: &Path) -> i32 {
 /// Kills the process of a mount and waits until the status knows.
 fn kill_server_of(sandbox: &Sandbox, mounted: &Path) {
     sandbox.kill(&[Some(server_of(sandbox, mounted))]);
-    while sandbox.mount("ringfs", mounted).is_some_and(|mount| !mount["pid"].is_null()) {}
+    wait_until("the end of a killed mount process", || {
+        sandbox.mount("ringfs", mounted).is_none_or(|mount| mount["pid"].is_null())
+    });
 }
 
 #[test]
@@ -135,7 +139,8 @@ fn a_mount_in_use_can_be_unmounted_and_mounted_again() {
     assert_eq!(fs::read_to_string(&name).unwrap(), "before and after");
     drop(open);
     // Without open files the first process ends.
-    while Path::new(&format!("/proc/{first}/exe")).exists() {}
+    let image = format!("/proc/{first}/exe");
+    wait_until("the end of the first mount process", || !Path::new(&image).exists());
     assert_ne!(server_of(&sandbox, &mounted), first);
 }
 
@@ -159,9 +164,9 @@ fn a_copy_goes_on_when_all_servers_were_killed() {
     sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", text(&mounted)]);
     let copy = mounted.join("copy");
     let copying = start_copy(&original, &copy);
-    while fs::read_dir(&copy).map_or(0, Iterator::count) < 20 {}
+    wait_until("the first 20 copies", || fs::read_dir(&copy).map_or(0, Iterator::count) >= 20);
     sandbox.kill(&sandbox.pids("ringfs"));
-    while sandbox.pids("ringfs").iter().any(Option::is_some) {}
+    wait_until("the end of killed servers", || sandbox.pids("ringfs").iter().all(Option::is_none));
     sandbox.ok(["up"]);
     let output = copying.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -179,7 +184,7 @@ fn what_was_copied_before_the_mount_was_killed_is_there() {
     let script = "i=0; while echo \"line $i\" > \"$0/$i\"; do echo $i; i=$((i + 1)); done";
     let mut command = program(&["sh", "-c", script, text(&mounted)]);
     let writing = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    while fs::read_dir(&mounted).unwrap().count() < 50 {}
+    wait_until("the first 50 files", || fs::read_dir(&mounted).unwrap().count() >= 50);
     kill_server_of(&sandbox, &mounted);
     let output = writing.wait_with_output().unwrap();
     sandbox.ok(["mount", text(&mounted)]);

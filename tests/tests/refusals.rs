@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use ringfs_tests::{Sandbox, random_bytes, skip};
+use ringfs_tests::{Sandbox, random_bytes, skip, wait_for, wait_until};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are text")
@@ -144,14 +144,9 @@ fn a_port_taken_meanwhile_is_exchanged_or_told() {
     let first = address(0);
     let pids = sandbox.pids("ringfs");
     sandbox.kill(&pids[..1]);
-    while sandbox.pids("ringfs")[0].is_some() {}
+    wait_until("the end of a killed server", || sandbox.pids("ringfs")[0].is_none());
     // The kernel takes the sockets of a killed ring back a while after the process has gone.
-    let thief = loop {
-        match TcpListener::bind(&first) {
-            Ok(listener) => break listener,
-            Err(_) => std::thread::yield_now(),
-        }
-    };
+    let thief = wait_for("the port of a killed server", || TcpListener::bind(&first).ok());
     // The other node runs and knows this one by its port.
     let told = sandbox.run(["up"]);
     told.assert_refused(1, &format!("cannot listen on {first}: address already in use"));

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use ringfs_tests::{Sandbox, compare_trees, make_tree, random_bytes};
+use ringfs_tests::{Sandbox, compare_trees, make_tree, random_bytes, wait_until};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are text")
@@ -87,9 +87,10 @@ fn killed_servers_lose_nothing_and_a_repeated_put_completes() {
     sandbox.ok(["put", text(&tree), "/"]);
     let pids = sandbox.pids("ringfs");
     let mut put = sandbox.start(["put", text(&big), "/"]);
-    while sandbox.ok(["ls", "/"]) != "big\ntree\n" {
+    wait_until("the copy's directory", || {
         assert!(put.try_wait().unwrap().is_none(), "the copy ended early");
-    }
+        sandbox.ok(["ls", "/"]) == "big\ntree\n"
+    });
     sandbox.kill(&pids);
     // At once: processes that are still on their way out hold ports and locks for a while.
     sandbox.ok(["up"]);
