@@ -481,6 +481,28 @@ fn a_short_partition_delays_and_a_long_one_breaks() {
 }
 
 #[test]
+fn a_stalled_process_goes_on_where_it_was() {
+    for seed in 0..20 {
+        let simulation = world(seed, Faults::default());
+        let sink = Sink::default();
+        sink.start(&simulation, A);
+        start_source(&simulation, B, 20, Duration::from_secs(100));
+        pass(&simulation, Duration::from_millis(10));
+        simulation.stall(A, Duration::from_secs(15));
+        let before = sink.received.borrow().len();
+        pass(&simulation, Duration::from_secs(14));
+        assert_eq!(sink.received.borrow().len(), before, "nothing runs");
+        pass(&simulation, Duration::from_secs(2));
+        assert_eq!(sink.received.borrow().len(), 20, "everything has arrived");
+        simulation.stall(A, Duration::from_secs(100));
+        simulation.kill(A);
+        let start = simulation.now();
+        on(&simulation, A, |platform| async move { platform.sleep(Duration::from_secs(1)).await });
+        assert_eq!(simulation.now() - start, Duration::from_secs(1), "a new process runs at once");
+    }
+}
+
+#[test]
 fn peers_notice_a_kill_and_a_power_cut() {
     for (seed, cut) in (0..40).map(|seed| (seed, seed % 2 == 0)) {
         let simulation = world(seed, Faults::default());

@@ -124,12 +124,22 @@ impl Simulation {
         let doomed = {
             let mut world = self.world.borrow_mut();
             world.note(kind << 32 | u64::from(node.0));
+            world.end_stall(node);
             world.node(node).process += 1;
             world.close_mounts(node);
             world.take_tasks(Some(node))
         };
         // With the world free: destructors of tasks call into it.
         drop(doomed);
+    }
+
+    /// Takes the processor from the process on `node` for a while: none of its tasks runs. Messages
+    /// arrive and timers go off meanwhile, unseen. A new process there runs at once.
+    pub fn stall(&self, node: SimulatedNode, duration: Duration) {
+        let mut world = self.world.borrow_mut();
+        world.note(3 << 32 | u64::from(node.0));
+        let until = world.now().saturating_add(nanoseconds(duration));
+        world.stall(node, until);
     }
 
     /// Separates two nodes, or joins them again. Messages between them wait; a connection with

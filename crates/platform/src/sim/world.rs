@@ -78,6 +78,8 @@ pub(super) enum Event {
     Network(NetworkEvent),
     Disk(SimulatedNode, LateOperation),
     Fuse(Delivery),
+    /// A node gets the processor again, if it is not to wait for longer by now.
+    Resume(SimulatedNode),
 }
 
 /// When a timer fires, and which of those at the same instant it is.
@@ -90,6 +92,10 @@ pub(super) struct Node {
     pub(super) boot_id: u128,
     pub(super) wall_offset: i64,
     pub(super) disk: DiskState,
+    /// Until when its tasks do not run.
+    stalled_until: u64,
+    /// Tasks that are ready meanwhile.
+    held_up: Vec<TaskId>,
 }
 
 /// How a jump to the next timer went.
@@ -181,6 +187,8 @@ impl World {
             boot_id: generator.borrow_mut().next_u128(),
             wall_offset: 0,
             disk: DiskState::new(capacity_bytes),
+            stalled_until: 0,
+            held_up: Vec::new(),
         })
     }
 
@@ -246,6 +254,12 @@ impl World {
                 continue;
             }
             let Some(task) = &mut slot.task else { continue };
+            if let Some(node) = self.nodes.get_mut(&task.node)
+                && node.stalled_until > self.now
+            {
+                node.held_up.push(id);
+                continue;
+            }
             let Some(future) = task.future.take() else { continue };
             task.wakeup.queued.store(false, Ordering::Relaxed);
             let waker = Waker::from(task.wakeup.clone());
@@ -253,6 +267,29 @@ impl World {
             return Some((id, future, waker));
         }
         None
+    }
+
+    /// Lets no task of `node` run before `until`.
+    pub(super) fn stall(&mut self, node: SimulatedNode, until: u64) {
+        self.node(node).stalled_until = until;
+        self.add_timer(until, Event::Resume(node));
+    }
+
+    /// Forgets a stall together with the tasks that it holds up.
+    pub(super) fn end_stall(&mut self, node: SimulatedNode) {
+        let node = self.node(node);
+        node.stalled_until = 0;
+        node.held_up.clear();
+    }
+
+    /// Lets the tasks of `node` run again, unless a later stall holds them up.
+    fn let_run(&mut self, node: SimulatedNode) {
+        let now = self.now;
+        let node = self.node(node);
+        if node.stalled_until <= now {
+            let held_up = std::mem::take(&mut node.held_up);
+            self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner).extend(held_up);
+        }
     }
 
     /// Puts a polled task back, or frees its slot when `future` is `None`. Gives the future back
@@ -318,6 +355,7 @@ impl World {
                 Event::Network(event) => self.network_event(event),
                 Event::Disk(node, operation) => operation.apply(self, node),
                 Event::Fuse(delivery) => delivery.arrive(),
+                Event::Resume(node) => self.let_run(node),
             }
         }
         Jump::Fired
