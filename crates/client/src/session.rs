@@ -22,7 +22,7 @@ use crate::error::ClientError;
 use crate::lock_table::LockTable;
 use crate::references::{self, References};
 
-/// How often a session is renewed where it holds state: thrice within its life of 10 s.
+/// How often a session is renewed where it holds state, many times within its life of 40 s.
 const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long a target that holds no state is told of the end.

@@ -1,8 +1,8 @@
 //! File locks at their inode's home: requests, waiting, and coming back after a restart.
 //!
 //! Locks live in memory. A target that starts with sessions of its last life grants nothing until
-//! each of them has been heard of, or a session's lifetime has passed: their clients state again
-//! what they hold. A group that has not done so by then has lost its locks, and is told.
+//! each of them has been heard of, or [`GRACE`] has passed: their clients state again what they
+//! hold. A group that has not done so by then has lost its locks, and is told.
 
 mod table;
 
@@ -23,6 +23,10 @@ use table::{Decision, Holder, Table, Wish};
 /// Longest wait for a lock before the client has to ask again; well below its attempt deadline.
 const PARK_MAX: Duration = Duration::from_secs(1);
 
+/// How long a target that has started waits for clients to state their locks. Less than an operation
+/// may take, so that no call for a lock fails because of clients that have died.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// The file locks of one target.
 #[derive(Default)]
 pub(crate) struct FileLocks {
@@ -41,14 +45,10 @@ enum Standing {
 }
 
 impl FileLocks {
-    /// After a start: until `grace_until` nothing is granted while one of `sessions` is missing.
-    pub(crate) fn await_sessions(
-        &self,
-        sessions: impl Iterator<Item = SessionId>,
-        grace_until: Duration,
-    ) {
+    /// After a start: for a while nothing is granted while one of `sessions` is missing.
+    pub(crate) fn await_sessions(&self, sessions: impl Iterator<Item = SessionId>, now: Duration) {
         self.awaited.borrow_mut().extend(sessions);
-        self.grace_until.set(grace_until);
+        self.grace_until.set(now + GRACE);
     }
 
     /// Notes who a session speaks for.

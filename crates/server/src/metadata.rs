@@ -446,7 +446,7 @@ impl Target {
     /// about to open it.
     pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
         let now = self.platform.monotonic();
-        now < self.grace_until
+        now < self.grace_until.get()
             || self.sessions.is_referenced(inode)
             || self.leases.is_contested(inode, now)
     }

@@ -75,6 +75,8 @@ impl NodeOptions {
 }
 
 enum ToShard {
+    /// Every target of the node is ready, and the door opens.
+    Open,
     Connection(Greeted),
     Stop,
 }
@@ -127,6 +129,10 @@ pub async fn start(platform: &Platform, options: NodeOptions) -> Result<Node, Se
         shards: shards.iter().map(|(id, (sender, _))| (*id, sender.clone())).collect(),
         handshakes: Cell::new(0),
     };
+    for (sender, _) in shards.values() {
+        // A shard that has ended needs no telling.
+        let _ = sender.send(ToShard::Open).await;
+    }
     platform.spawn(keep_door(Rc::new(door), listener, door_closed));
     Ok(Node { address, shards: shards.into_values().collect(), stop_requested, close_door })
 }
@@ -235,10 +241,17 @@ async fn run_shard(
             return;
         }
     };
-    target.resume();
     let _ = ready.send(Ok(())).await;
     let connections = Rc::new(Connections::new());
-    while let Some(ToShard::Connection(greeted)) = inbox.receive().await {
+    while let Some(message) = inbox.receive().await {
+        let greeted = match message {
+            ToShard::Open => {
+                target.resume();
+                continue;
+            }
+            ToShard::Connection(greeted) => greeted,
+            ToShard::Stop => break,
+        };
         let (connections, target) = (Rc::clone(&connections), Rc::clone(&target));
         let connection_platform = platform.clone();
         platform.spawn(async move {

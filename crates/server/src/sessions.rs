@@ -2,7 +2,8 @@
 //!
 //! Replies of finished mutations are in the store, logged with the mutation itself. Everything
 //! here is rebuilt after a restart: logged sessions get a full lifetime to come back and name their
-//! references again, and until that has passed nothing unreferenced is removed.
+//! references again, and until that has passed nothing unreferenced is removed. Invariant: silence
+//! ends a session only if this target was able to hear it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,20 @@ use std::time::Duration;
 use ringfs_platform::Signal;
 use ringfs_wire::{InodeNumber, SessionId};
 
-/// A session that is not heard of for this long has ended.
-pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(10);
+/// A session that is not heard of for this long has ended: longer than an operation may take, so
+/// that a client that was stopped or cut off for less goes on as if nothing had been.
+pub(crate) const SESSION_LIFETIME: Duration = Duration::from_secs(40);
+
+/// The same of a session that holds leases and nothing else. Others wait for it while it is silent,
+/// and a client that finds it ended only has to ask anew for what it caches.
+pub(crate) const LEASE_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Silence counts again for everybody so long after this target itself did not get to listen.
+const RECOVERY: Duration = LEASE_LIFETIME;
+/// A check of silence that comes so late shows that this target did not get to listen.
+const LATE: Duration = Duration::from_millis(500);
+/// So long before silence ends a session it is looked whether this target listens.
+const NOTICE: Duration = Duration::from_secs(1);
 
 struct Session {
     /// The session that holds its leases; zero for none.
@@ -31,6 +44,16 @@ struct Table {
     running: BTreeSet<(SessionId, u16)>,
     /// Number of the last request that arrived for a slot.
     arrivals: BTreeMap<(SessionId, u16), u64>,
+    /// No session ends before this instant.
+    spared_until: Duration,
+}
+
+impl Table {
+    /// When a session ends if it is not heard of until then.
+    fn due(&self, id: SessionId, session: &Session) -> Duration {
+        let lifetime = if session.holder == id { LEASE_LIFETIME } else { SESSION_LIFETIME };
+        (session.last_seen + lifetime).max(self.spared_until)
+    }
 }
 
 /// The sessions of one target.
@@ -38,6 +61,7 @@ struct Table {
 pub(crate) struct Sessions {
     table: RefCell<Table>,
     finished: Signal,
+    opened: Signal,
 }
 
 impl Sessions {
@@ -48,6 +72,8 @@ impl Sessions {
         let mut table = self.table.borrow_mut();
         let entry = table.sessions.entry(session).or_insert_with(fresh);
         (entry.holder, entry.last_seen) = (holder, now);
+        drop(table);
+        self.opened.notify();
     }
 
     /// Who holds the leases of a session, if that is alive here.
@@ -138,13 +164,34 @@ impl Sessions {
         let is_running = |session: &SessionId| {
             table.running.range((*session, 0)..=(*session, u16::MAX)).next().is_some()
         };
-        let due = |session: &Session| session.last_seen + SESSION_LIFETIME;
-        let dead =
-            table.sessions.iter().filter(|(id, session)| due(session) <= now && !is_running(id));
-        let dead: Vec<_> = dead.map(|(id, _)| *id).collect();
-        let alive = table.sessions.iter().filter(|(id, _)| !dead.contains(id));
-        let next = alive.map(|(_, session)| due(session)).min();
-        (dead, next)
+        let due = table.sessions.iter().map(|(id, session)| (*id, table.due(*id, session)));
+        let (dead, alive): (Vec<_>, Vec<_>) =
+            due.partition(|(id, due)| *due <= now && !is_running(id));
+        let next = alive.into_iter().map(|(_, due)| due).min();
+        (dead.into_iter().map(|(id, _)| id).collect(), next)
+    }
+
+    /// Waits until a session is opened that may end before `next`.
+    pub(crate) async fn sooner(&self, next: Duration) {
+        let is_sooner = || {
+            let table = self.table.borrow();
+            table.sessions.iter().any(|(id, session)| table.due(*id, session) < next)
+        };
+        self.opened.until(|| is_sooner().then_some(())).await;
+    }
+
+    /// When to look next, if `next` is when a session may end.
+    pub(crate) fn next_look(now: Duration, next: Duration) -> Duration {
+        if now + NOTICE < next { next - NOTICE } else { next }
+    }
+
+    /// Notes that a look meant for `planned` is taken `now`. If that is late, this target did not
+    /// get to listen: who was silent may not have been heard, and gets time to be.
+    pub(crate) fn looked(&self, planned: Duration, now: Duration) {
+        if planned + LATE < now {
+            tracing::warn!(late = ?now - planned, "this target was held up; it spares its sessions");
+            self.table.borrow_mut().spared_until = now + RECOVERY;
+        }
     }
 
     /// Waits until the slot is idle and marks it running until the guard is dropped. Nothing is
@@ -230,9 +277,32 @@ mod tests {
         sessions.reference(b, inode);
         sessions.unreference(a, inode);
         assert!(sessions.is_referenced(inode));
-        let (dead, next) = sessions.expired(Duration::from_secs(10));
-        assert_eq!((dead, next), (vec![a], Some(Duration::from_secs(15))));
+        let (dead, next) = sessions.expired(SESSION_LIFETIME);
+        assert_eq!((dead, next), (vec![a], Some(SESSION_LIFETIME + Duration::from_secs(5))));
         assert_eq!(sessions.end(b).into_iter().collect::<Vec<_>>(), [inode]);
         assert!(!sessions.is_referenced(inode));
+    }
+
+    #[test]
+    fn leases_end_sooner_than_sessions() {
+        let sessions = Sessions::default();
+        let (worker, holder) = (SessionId(1), SessionId(2));
+        sessions.open(worker, holder, Duration::ZERO);
+        sessions.open(holder, holder, Duration::ZERO);
+        assert_eq!(sessions.expired(LEASE_LIFETIME), (vec![holder], Some(SESSION_LIFETIME)));
+    }
+
+    #[test]
+    fn nobody_ends_for_a_silence_that_could_not_be_heard() {
+        let sessions = Sessions::default();
+        sessions.open(SessionId(1), SessionId(0), Duration::ZERO);
+        let planned = Sessions::next_look(Duration::ZERO, SESSION_LIFETIME);
+        assert_eq!(planned, SESSION_LIFETIME - NOTICE);
+        sessions.looked(planned, planned + Duration::from_millis(1));
+        assert_eq!(Sessions::next_look(planned, SESSION_LIFETIME), SESSION_LIFETIME);
+        assert_eq!(sessions.expired(SESSION_LIFETIME), (vec![SessionId(1)], None));
+        let late = planned + Duration::from_secs(20);
+        sessions.looked(planned, late);
+        assert_eq!(sessions.expired(late), (vec![], Some(late + RECOVERY)));
     }
 }

@@ -26,6 +26,8 @@ use crate::sessions::{SESSION_LIFETIME, Sessions};
 
 /// Pause between two attempts to reach another target about work that must come to an end.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Shortest pause between two looks for sessions that have ended.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a handler gives back: the encoded reply and its bulk.
 pub(crate) type Answer = Result<(Vec<u8>, Option<Slice>), Status>;
@@ -55,7 +57,7 @@ pub(crate) struct Target {
     /// Files whose unwritten tail is known to be clean since this start.
     pub(crate) cleaned: RefCell<BTreeSet<InodeNumber>>,
     /// Monotonic instant before which nameless inodes are kept for sessions that may come back.
-    pub(crate) grace_until: Duration,
+    pub(crate) grace_until: Cell<Duration>,
     peers: BTreeMap<TargetId, Peer>,
     last_time: Cell<Timestamp>,
     expiring: Cell<bool>,
@@ -83,7 +85,7 @@ pub(crate) struct Parts {
 impl Target {
     /// A target over its recovered store.
     pub(crate) fn new(parts: Parts) -> Rc<Self> {
-        let grace_until = parts.platform.monotonic() + SESSION_LIFETIME;
+        let grace_until = Cell::new(parts.platform.monotonic() + SESSION_LIFETIME);
         Rc::new_cyclic(|this| Self {
             id: parts.id,
             map: parts.map,
@@ -107,15 +109,17 @@ impl Target {
         })
     }
 
-    /// Takes up what the last life left open: sessions, operations, cuts, nameless inodes.
+    /// Takes up what the last life left open: sessions, operations, cuts, nameless inodes. Called
+    /// when the door opens: before, no session could come back.
     pub(crate) fn resume(&self) {
         let now = self.platform.monotonic();
+        self.grace_until.set(now + SESSION_LIFETIME);
         let sessions: Vec<_> = {
             let state = self.store.state();
             state.sessions.iter().map(|(session, known)| (*session, known.holder)).collect()
         };
         let awaited = sessions.iter().map(|(session, _)| *session);
-        self.file_locks.await_sessions(awaited, self.grace_until);
+        self.file_locks.await_sessions(awaited, now);
         for (session, holder) in sessions {
             self.sessions.open(session, holder, now);
             if session == holder {
@@ -433,8 +437,11 @@ impl Target {
                     target.expire_session(session);
                 }
                 let Some(next) = next else { break };
-                let pause = next.saturating_sub(now).max(Duration::from_millis(100));
-                target.platform.sleep(pause).await;
+                let planned = Sessions::next_look(now, next).max(now + EXPIRY_PAUSE);
+                let sooner = target.sessions.sooner(next);
+                if target.platform.timeout(planned - now, sooner).await.is_none() {
+                    target.sessions.looked(planned, target.platform.monotonic());
+                }
             }
             target.expiring.set(false);
             target.watch_sessions();

@@ -20,7 +20,7 @@ use crate::store::{Engine, LogPosition, Store, Transaction};
 
 /// How long a floor outlives the last segment of its inode: two session lifetimes, so that no
 /// request of an older generation is still on its way.
-const FLOOR_LIFETIME: Duration = Duration::from_secs(20);
+const FLOOR_LIFETIME: Duration = Duration::from_secs(80);
 
 /// Which floors await a sync, and which their end.
 #[derive(Default)]

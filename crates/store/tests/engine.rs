@@ -223,7 +223,7 @@ fn a_cut_refuses_older_writes_and_drops_chunks_once() {
         assert_eq!(&*store.read_chunk(FILE, two, CHUNK, 3000 * 8192, 3).await.unwrap(), b"new");
         store.cut_chunks(FILE, Generation(3), 0, CHUNK).await.expect("dropped");
         assert!(store.state().floors.contains_key(&FILE));
-        platform.sleep(std::time::Duration::from_secs(21)).await;
+        platform.sleep(std::time::Duration::from_secs(81)).await;
         let mut tx = store.transaction();
         tx.put(Record::DeleteInode { inode: FILE });
         tx.commit();

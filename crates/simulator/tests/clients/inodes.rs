@@ -87,7 +87,7 @@ fn a_nameless_file_is_written_then_named() {
         two.attributes(inode).await.unwrap();
         drop(lost);
         one.close().await.unwrap();
-        world.platform(1).sleep(Duration::from_secs(20)).await;
+        world.platform(1).sleep(Duration::from_secs(50)).await;
         assert_eq!(errno(two.attributes(inode).await), Errno::ENOENT);
     });
 }

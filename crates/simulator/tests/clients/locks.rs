@@ -102,10 +102,10 @@ fn a_client_that_dies_lets_go_within_its_sessions_life() {
         a.lock(inode, lock(1, 0, 99, Exclusive), false).await.unwrap();
         // It holds on for as long as it lives, whatever it does otherwise.
         let waiting = wait(&platform, &b, inode, lock(1, 0, 9, Exclusive));
-        platform.sleep(Duration::from_secs(40)).await;
+        platform.sleep(Duration::from_secs(90)).await;
         assert!(waiting.take().is_none());
         world.simulation.kill(SimulatedNode(100));
-        platform.sleep(Duration::from_secs(14)).await;
+        platform.sleep(Duration::from_secs(44)).await;
         waiting.take().expect("granted").unwrap();
     });
 }
@@ -179,7 +179,7 @@ fn a_lock_lost_while_its_client_was_away_is_an_error_once() {
         a.lock(inode, lock(1, 0, 9, Exclusive), false).await.unwrap();
         let server = SimulatedNode(server_of(&a, inode));
         world.simulation.partition(SimulatedNode(100), server, true);
-        platform.sleep(Duration::from_secs(25)).await;
+        platform.sleep(Duration::from_secs(45)).await;
         b.lock(inode, lock(1, 0, 9, Exclusive), false).await.unwrap();
         world.simulation.partition(SimulatedNode(100), server, false);
         platform.sleep(Duration::from_secs(5)).await;
