@@ -152,7 +152,7 @@ impl Totals {
         );
         println!(
             "per seed: {:.1} operations ({:.2} of unknown outcome), {:.2} server kills, {:.2} power \
-             cuts, {:.2} client kills, {:.2} connections broken, {:.2} partitions, {:.1} virtual \
+             cuts, {:.2} client kills, {:.2} connections broken, {:.2} partitions, {:.2} stalls, {:.1} virtual \
              seconds; {} rounds undecided; {:.1} calls answered by kernels",
             per_seed(figures.operations),
             per_seed(figures.unknown),
@@ -161,6 +161,7 @@ impl Totals {
             per_seed(figures.client_kills),
             per_seed(figures.broken_links),
             per_seed(figures.partitions),
+            per_seed(figures.stalls),
             per_seed(figures.virtual_ms) / 1000.0,
             figures.undecided,
             per_seed(figures.cache_hits),

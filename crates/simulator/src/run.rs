@@ -36,8 +36,10 @@ const ROUND_LIMIT: Duration = Duration::from_secs(45);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest that a walk of the whole tree may take in peace.
 const WALK_LIMIT: Duration = Duration::from_secs(120);
+/// Longest stall of a process: a bit less than an operation may take.
+const STALL_MAX_MS: u64 = 25_000;
 /// What is left over of calls with unknown outcome and of dead sessions is gone after this.
-const REST_AFTER_TROUBLE: Duration = Duration::from_secs(40);
+const REST_AFTER_TROUBLE: Duration = Duration::from_secs(80);
 /// What clients still did for files they had open before a power cut is done after this, so that
 /// they see no attributes that the cut has undone.
 const REST_AFTER_CUT: Duration = Duration::from_secs(3);
@@ -67,6 +69,8 @@ pub struct Figures {
     pub broken_links: u64,
     /// Partitions.
     pub partitions: u64,
+    /// Processes that got no processor for a while.
+    pub stalls: u64,
     /// Calls of unknown outcome.
     pub unknown: u64,
     /// Rounds with too many possible orders to be decided.
@@ -98,6 +102,7 @@ enum Strike {
     Restart(SimulatedNode),
     Partition(SimulatedNode, SimulatedNode, bool),
     BreakLinks(SimulatedNode, SimulatedNode),
+    Stall(SimulatedNode),
     KillClient(usize),
 }
 
@@ -350,6 +355,14 @@ impl Run {
             let node = self.actors[client()].node.get();
             strikes.push((moment(), Strike::BreakLinks(server(), node)));
         }
+        if rng.chance(swarm.stall) {
+            // A server that stalls does not sync, which the check of power cuts counts on.
+            let node = match swarm.power_cut == 0 && rng.chance(500) {
+                true => server(),
+                false => self.actors[client()].node.get(),
+            };
+            strikes.push((moment(), Strike::Stall(node)));
+        }
         strikes
     }
 
@@ -375,8 +388,8 @@ impl Run {
                     simulation.partition(a, b, is_cut);
                     if is_cut {
                         self.figures.partitions += 1;
-                        // Some outlast sessions.
-                        let span = [500, 4_000, 14_000][rng.below(3) as usize];
+                        // Some outlast leases, a few sessions.
+                        let span = [500, 4_000, 14_000, 60_000][rng.below(4) as usize];
                         let end = at + Duration::from_millis(rng.below(span));
                         return vec![(end, Strike::Partition(a, b, false))];
                     }
@@ -385,6 +398,11 @@ impl Run {
             Strike::BreakLinks(a, b) => {
                 simulation.break_links(a, b);
                 self.figures.broken_links += 1;
+            }
+            Strike::Stall(node) => {
+                self.shared.simulation.stall(node, Duration::from_millis(rng.below(STALL_MAX_MS)));
+                self.figures.stalls += 1;
+                self.is_troubled = true;
             }
             Strike::KillClient(index) => self.kill_client(index),
         }
@@ -629,6 +647,7 @@ impl Figures {
         self.client_kills += other.client_kills;
         self.broken_links += other.broken_links;
         self.partitions += other.partitions;
+        self.stalls += other.stalls;
         self.unknown += other.unknown;
         self.undecided += other.undecided;
         self.cache_hits += other.cache_hits;

@@ -105,6 +105,7 @@ pub(crate) struct Swarm {
     pub(crate) partition: u32,
     pub(crate) client_kill: u32,
     pub(crate) break_links: u32,
+    pub(crate) stall: u32,
     /// Nanoseconds that wall clocks are off by, at most.
     pub(crate) skew_max: u64,
     labels: u8,
@@ -164,6 +165,7 @@ impl Swarm {
             partition: sometimes(300, 200),
             client_kill: sometimes(300, 150),
             break_links: sometimes(300, 300),
+            stall: sometimes(300, 200),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
             labels: if is_about_data { 2 } else { 2 + rng.below(5) as u8 },
             weights: weights.to_vec(),
@@ -176,7 +178,7 @@ impl Swarm {
     pub(crate) fn calm(&mut self) {
         self.faults.connection_loss_per_mille = 0;
         (self.kill, self.power_cut, self.partition) = (0, 0, 0);
-        (self.client_kill, self.break_links) = (0, 0);
+        (self.client_kill, self.break_links, self.stall) = (0, 0, 0);
     }
 }
 

@@ -7,4 +7,5 @@ mod holes;
 mod inodes;
 mod locks;
 mod space;
+mod stalls;
 mod world;
