@@ -17,7 +17,7 @@ use crate::commands::background::Background;
 use crate::error::CliError;
 
 /// How long a node may take to stop in order, and again after SIGTERM.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a killed process may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -16,7 +16,7 @@ use crate::output::{Output, Table};
 use crate::units::show_size;
 
 /// How long a target may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Show nodes, targets, mounts, capacity, health
 ///

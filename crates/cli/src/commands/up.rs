@@ -28,7 +28,7 @@ use crate::remote::User;
 use crate::units::show_size;
 
 /// How long the port of a killed node may stay taken.
-const PORT_PATIENCE: Duration = Duration::from_secs(5);
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at.
 const PORT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Mode of a data directory: what lies inside belongs to the users of the cluster, not to everybody
