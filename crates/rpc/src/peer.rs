@@ -28,7 +28,8 @@ use driver::Interrupt;
 /// How patient and how greedy a [`Peer`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerOptions {
-    /// How long one attempt may take before the connection is given up and the call sent again.
+    /// How long the first attempt may take before the connection is given up and the call sent
+    /// again; each further one has twice the time.
     pub attempt_deadline: Duration,
     /// How long a call may take over all attempts.
     pub operation_deadline: Duration,

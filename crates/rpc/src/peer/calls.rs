@@ -16,6 +16,8 @@ use crate::CallError;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait before something is tried again.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// How often the time that attempts of one call have doubles.
+const DOUBLINGS_MAX: u32 = 4;
 
 /// A call about to be entered.
 pub(super) struct NewCall {
@@ -47,6 +49,8 @@ pub(super) struct Call {
     pub(super) resend_at: Option<Duration>,
     /// How often the server asked for patience.
     pub(super) retries: u32,
+    /// How many attempts were given up because the answer took too long.
+    late: u32,
     /// Whether a caller waits; the peer's own calls have none.
     owned: bool,
     waker: Option<Waker>,
@@ -58,9 +62,16 @@ impl Call {
         self.outcome.is_none()
     }
 
+    /// When the present attempt is given up. Each has twice the time of the one before: what takes
+    /// a server long takes it as long the next time.
+    fn attempt_due(&self, attempt_deadline: Duration) -> Option<Duration> {
+        let patience = attempt_deadline.saturating_mul(1 << self.late.min(DOUBLINGS_MAX));
+        self.sent_at.map(|sent| sent.saturating_add(patience))
+    }
+
     /// When the time keeper must look at it next.
     fn due(&self, attempt_deadline: Duration) -> Duration {
-        let attempt = self.sent_at.map(|sent| sent + attempt_deadline);
+        let attempt = self.attempt_due(attempt_deadline);
         [attempt, self.resend_at].into_iter().flatten().fold(self.deadline, Duration::min)
     }
 }
@@ -142,6 +153,7 @@ impl Calls {
             sent_at: None,
             resend_at: None,
             retries: 0,
+            late: 0,
             owned,
             waker: None,
             outcome: None,
@@ -263,7 +275,8 @@ impl Calls {
                     self.outbox.push_back(*id);
                     expired.resend = true;
                 }
-            } else if call.sent_at.is_some_and(|sent| sent + attempt_deadline <= now) {
+            } else if call.attempt_due(attempt_deadline).is_some_and(|due| due <= now) {
+                call.late += 1;
                 expired.attempt = true;
             }
         }

@@ -178,6 +178,17 @@ fn a_stale_data_frame_never_overwrites_newer_bytes() {
 }
 
 #[test]
+fn what_always_takes_longer_than_a_first_attempt_succeeds() {
+    let world = World::new(5);
+    *world.service.delays.borrow_mut() = vec![5 * SECOND];
+    let peer = peer(&world.client);
+    world.run(async move {
+        peer.call(&chunk_write(1), None).await.unwrap();
+    });
+    assert!(world.service.written.borrow().len() >= 2, "it was repeated");
+}
+
+#[test]
 fn patience_is_asked_for_and_granted() {
     let world = World::new(6);
     *world.service.answers.borrow_mut() =
