@@ -269,6 +269,10 @@ impl Chunks {
                     self.mark_segment(key);
                 }
                 change += segment.shrunk(&self.disk).await;
+                // The owner of no chunk below the cut is not told when the file is removed.
+                if self.disk.stat_handle(&segment.file).await?.allocated_bytes == 0 {
+                    self.remove(key).await?;
+                }
             }
         }
         Ok(change)

@@ -268,6 +268,22 @@ fn changes_of_a_segment_report_what_they_did() {
 }
 
 #[test]
+fn a_cut_leaves_no_segment_without_data() {
+    let world = World::new(4);
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        for chunk in [1, 5] {
+            let data = Slice::from(&[9u8; 8192][..]);
+            store.write_chunk(FILE, ONE, CHUNK, chunk * 8192, data).await.expect("written");
+        }
+        store.cut_chunks(FILE, Generation(2), 3 * 8192, CHUNK).await.expect("cut");
+        assert_eq!(store.segments_after(InodeNumber(0), 0, 9), [(FILE, 0)]);
+        store.cut_chunks(FILE, Generation(3), 8000, CHUNK).await.expect("cut");
+        assert_eq!(store.segments_after(InodeNumber(0), 0, 9), []);
+    });
+}
+
+#[test]
 fn a_cut_repeated_after_a_power_cut_drops_old_bytes_and_no_durable_new_ones() {
     let two = Generation(2);
     for seed in 0..60 {
