@@ -1,18 +1,34 @@
-//! Looks for what a cluster keeps without anybody being able to reach it.
+//! Looks for what a cluster keeps without anybody being able to reach it, and for what does not fit.
 //!
-//! Inodes homed at the targets must be those of the tree, no operation may be left open, and after
+//! The check of the cluster that users run must find nothing. Inodes homed at the targets must be those of the tree, no operation may be left open, and after
 //! the whole tree has been removed nothing but the root and no file data may remain.
 
 use std::time::Duration;
 
+use ringfs_check::Checker;
 use ringfs_client::{Client, ClientError};
+use ringfs_placement::ClusterMap;
 use ringfs_platform::Platform;
+use ringfs_rpc::ClusterKey;
 use ringfs_wire::{InodeNumber, InodeType, TargetStatus};
+
+/// What an audit ends with.
+type Verdict = Result<(), String>;
 
 /// Cuts of removed files reach every target within this, and logs free their slots.
 const SETTLING: Duration = Duration::from_secs(5);
 /// Entries of a page.
 const PAGE_LIMIT: u32 = 64;
+
+/// What users run to see whether a cluster is whole finds nothing.
+pub(crate) async fn check(platform: &Platform, map: ClusterMap, key: &ClusterKey) -> Verdict {
+    let checker = Checker::new(platform, map, key).map_err(|error| error.to_string())?;
+    let report = checker.check(Vec::new()).await;
+    match report.is_clean() {
+        true => Ok(()),
+        false => Err(format!("the check of the cluster finds: {report:#?}")),
+    }
+}
 
 /// Everyone but this client has left, and nothing is under way.
 pub(crate) async fn audit(platform: &Platform, client: Client) -> Result<(), String> {

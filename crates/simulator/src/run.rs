@@ -522,6 +522,7 @@ impl Run {
         }
         let walk = self.walk()?;
         self.check(&walk)?;
+        self.check_cluster()?;
         if let Some(checker) = &mut self.checker {
             checker.settle_content(&walk);
             checker.settle();
@@ -538,6 +539,7 @@ impl Run {
         let (_, at, struck) = self.cut.take().expect("the round had a cut");
         let under_way = std::mem::take(&mut self.events);
         let walk = self.walk()?;
+        self.check_cluster()?;
         if let Some(checker) = &mut self.checker {
             let cluster = &self.cluster;
             let cut = Cut {
@@ -574,6 +576,22 @@ impl Run {
         }
     }
 
+    /// What users run to see whether a cluster is whole finds nothing, while clients have files open.
+    fn check_cluster(&self) -> Result<(), String> {
+        let simulation = &self.shared.simulation;
+        let platform = simulation.platform(WALKER_NODE);
+        let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
+        let verdict = Rc::new(RefCell::new(None));
+        let slot = verdict.clone();
+        platform.clone().spawn(async move {
+            let result = audit::check(&platform, map, &key).await;
+            *slot.borrow_mut() = Some(result);
+        });
+        simulation.run_until(|| verdict.borrow().is_some(), WALK_LIMIT);
+        let verdict = verdict.take();
+        verdict.unwrap_or(Err(String::from("no progress: the check of the cluster does not end")))
+    }
+
     /// Everyone leaves, everything is removed: nothing may remain.
     fn finish(&mut self) -> Result<(), String> {
         self.say("everyone leaves");
@@ -593,11 +611,14 @@ impl Run {
         simulation.run_until(|| false, REST_AFTER_TROUBLE);
         let auditor = simulation.platform(WALKER_NODE);
         let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
-        let client = Client::new(&auditor, map, key, ClientOptions::default());
+        let client = Client::new(&auditor, map.clone(), key.clone(), ClientOptions::default());
         let verdict = Rc::new(RefCell::new(None));
         let slot = verdict.clone();
         auditor.clone().spawn(async move {
-            let result = audit::audit(&auditor, client).await;
+            let result = match audit::check(&auditor, map, &key).await {
+                Ok(()) => audit::audit(&auditor, client).await,
+                found => found,
+            };
             *slot.borrow_mut() = Some(result);
         });
         simulation.run_until(|| verdict.borrow().is_some(), WALK_LIMIT);
