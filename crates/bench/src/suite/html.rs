@@ -111,7 +111,8 @@ impl Results {
                 page,
                 format_args!(
                     "<p><span class=\"key\" style=\"background:#2563eb\"></span>measured\
-                     <span class=\"key\" style=\"background:#f59e0b\"></span>{against}</p>\n"
+                     <span class=\"key\" style=\"background:#f59e0b\"></span>{against}; the bars of \
+                     each phase have a scale of their own</p>\n"
                 ),
             );
         }
@@ -216,10 +217,12 @@ fn side_html(page: &mut String, row: &PhaseRow, name: &str, side: &SideRow) {
     page.push_str("</tr>\n");
 }
 
-/// Horizontal bars, all to one scale.
+/// Horizontal bars: all to one scale, or where they are compared within a row, each row to its own.
 fn bars(page: &mut String, rows: &[(&'static str, Vec<Bar>)]) {
-    let all = rows.iter().flat_map(|(_, bars)| bars);
-    let largest = all.map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
+    let largest_of =
+        |bars: &[Bar]| bars.iter().map(|bar| bar.value).fold(f64::MIN_POSITIVE, f64::max);
+    let is_compared = rows.iter().any(|(_, bars)| bars.len() > 1);
+    let largest = rows.iter().map(|(_, bars)| largest_of(bars)).fold(f64::MIN_POSITIVE, f64::max);
     let height_of = |bars: &Vec<Bar>| bars.len() as f64 * BAR_HEIGHT + ROW_GAP;
     let height: f64 = rows.iter().map(|(_, bars)| height_of(bars)).sum();
     let width = LABEL_WIDTH + BARS_WIDTH + VALUE_WIDTH;
@@ -230,8 +233,9 @@ fn bars(page: &mut String, rows: &[(&'static str, Vec<Bar>)]) {
              role=\"img\">\n"
         ),
     );
-    let mut top = 0.0;
+    let mut top = ROW_GAP / 2.0;
     for (name, bars) in rows {
+        let scale = if is_compared { largest_of(bars) } else { largest };
         let base = top + height_of(bars) / 2.0 - ROW_GAP / 2.0 + 4.0;
         let label = LABEL_WIDTH - 8.0;
         add(
@@ -240,7 +244,7 @@ fn bars(page: &mut String, rows: &[(&'static str, Vec<Bar>)]) {
         );
         for (index, bar) in bars.iter().enumerate() {
             let y = top + index as f64 * BAR_HEIGHT;
-            let length = (bar.value / largest * BARS_WIDTH).max(1.0);
+            let length = (bar.value / scale * BARS_WIDTH).max(1.0);
             let (thick, after) = (BAR_HEIGHT - 2.0, LABEL_WIDTH + length + 6.0);
             let below = y + BAR_HEIGHT - 4.0;
             add(

@@ -162,6 +162,11 @@ impl Part {
         }
     }
 
+    /// Whether it reads what another part wrote.
+    pub(crate) fn reads(self) -> bool {
+        self.made_by().is_some() && self.bytes() > 0
+    }
+
     /// Whether all clients go on to the count of the fastest, and its files are synced.
     pub(crate) fn wears_out(self) -> bool {
         self.made_by().is_none() && !matches!(self, Part::SyncEach | Part::Find)

@@ -78,6 +78,8 @@ pub struct Plan {
     pub files: u64,
     /// Bytes that each client of the bare loops writes and reads.
     pub bare_bytes: u64,
+    /// Drop what this machine caches of files in a directory before they are read.
+    pub drop_caches: bool,
     /// Do without io_uring.
     pub polling: bool,
     /// Damage a file on purpose, to see that it is noticed.
@@ -216,6 +218,7 @@ pub(crate) mod tests {
             size: 64 << 20,
             files: 100,
             bare_bytes: 1 << 20,
+            drop_caches: false,
             polling: false,
             damage: false,
         }

@@ -311,11 +311,13 @@ impl Results {
         if self.against.is_some() {
             head.extend(["BESIDE", "RATIO"]);
         }
-        head.extend(["p50 us", "p99 us", "FSYNC s", "SERVER CPU s", "SERVER MiB"]);
+        head.extend(["p50 us", "p99 us", "FSYNC s", "SERVER CPU s", "PER GiB", "SERVER MiB"]);
         let mut rows: Vec<Vec<String>> = vec![head.into_iter().map(str::to_owned).collect()];
         rows.extend(self.phases.iter().map(|row| self.cells(row)));
         let columns = rows[0].len();
-        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let width = |column: usize| {
+            rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
@@ -353,6 +355,7 @@ impl Results {
             micros(door.slowest_percent_us),
             door.sync_seconds.map_or_else(dash, |seconds| format!("{seconds:.3}")),
             door.server_cpu_seconds.map_or_else(dash, |seconds| format!("{seconds:.2}")),
+            door.server_cpu_seconds_per_gib.map_or_else(dash, |seconds| format!("{seconds:.2}")),
             door.server_peak_bytes
                 .map_or_else(dash, |bytes| format!("{:.1}", bytes / f64::from(1 << 20))),
         ]);

@@ -197,6 +197,9 @@ impl Lead {
             Some(maker) => (NO_LIMIT, made[&maker]),
             None => (limited, plan.count_max(part)),
         };
+        if plan.drop_caches && part.reads() {
+            self.all(Order::Forget { part, count })?;
+        }
         let before = self.servers.before();
         let begun = self.all(Order::Begin { part, milliseconds, count })?;
         let mut all = begun.clone();
@@ -355,13 +358,14 @@ impl Plan {
         };
         format!(
             "door {}, {place}; {} client process(es); {} round(s); parts that write end after {} s, \
-             {} MiB or {} files per client",
+             {} MiB or {} files per client{}",
             self.door_name(),
             self.clients,
             self.rounds,
             self.seconds,
             self.size >> 20,
-            self.files
+            self.files,
+            if self.drop_caches { "; caches dropped before reading" } else { "" }
         )
     }
 }

@@ -50,6 +50,13 @@ pub(crate) enum Order {
     },
     /// Sync and close the files of the part that was begun.
     Sync,
+    /// Drop from the caches of this machine what a part is going to read.
+    Forget {
+        /// Which part.
+        part: Part,
+        /// How many operations it has.
+        count: u64,
+    },
     /// Close them.
     Close,
     /// Flip one bit of a file of ior-easy, to see that reading notices; for one client.
@@ -221,6 +228,7 @@ impl<'a, D: Door> Worker<'a, D> {
                 recorder.note(1, recorder.begin.elapsed());
                 measure = recorder.finish();
             }
+            Order::Forget { part, count } => self.forget(part, count).await?,
             Order::Close => {
                 if let Some(file) = self.open.take() {
                     self.door.close(file).await?;
@@ -307,6 +315,22 @@ impl<'a, D: Door> Worker<'a, D> {
             let now = Instant::now();
             recorder.note(1, now - last);
             last = now;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, part: Part, count: u64) -> Result<(), BenchError> {
+        let tree = self.tree()?;
+        if let Some(file) = self.open_for(part).await? {
+            self.door.forget(&file).await?;
+            self.door.close(file).await?;
+        } else if part == Part::MdtestHardRead {
+            for index in 0..count {
+                let name = small_name(self.neighbour(), index);
+                let file = self.door.open(&tree.small, &name, false).await?;
+                self.door.forget(&file).await?;
+                self.door.close(file).await?;
+            }
         }
         Ok(())
     }

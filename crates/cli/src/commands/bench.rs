@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::commands::mounting::cluster_of;
 use crate::commands::{ClusterChoice, Found};
 use crate::environment::Environment;
-use crate::error::CliError;
+use crate::error::{CliError, plain};
 use crate::output::Output;
 use crate::remote::check_running;
 use crate::units::parse_size;
@@ -87,6 +87,9 @@ pub(crate) struct BenchArguments {
     /// Files after which they end, per client [default: 100000, or 10000 with --quick]
     #[arg(long, value_name = "N")]
     files: Option<u64>,
+    /// In a directory or mount: drop what this machine caches of files before they are read
+    #[arg(long)]
+    drop_caches: bool,
     /// Take less than a minute; the figures are rough
     #[arg(long)]
     quick: bool,
@@ -105,6 +108,10 @@ impl From<BenchError> for CliError {
     fn from(error: BenchError) -> Self {
         match error {
             BenchError::Usage(text) => Self::Usage(text),
+            BenchError::Io { action, source } => {
+                Self::failed(format!("bench: cannot {action}: {}", plain(&source)))
+            }
+            BenchError::Interrupted => Self::failed("bench: interrupted; what it made is removed"),
             error => Self::failed(format!("bench: {error}")),
         }
     }
@@ -143,6 +150,7 @@ impl BenchArguments {
             size: self.size.unwrap_or(amounts.size),
             files: self.files.unwrap_or(amounts.files),
             bare_bytes: self.size.map_or(amounts.bare_bytes, |size| size.min(amounts.bare_bytes)),
+            drop_caches: self.drop_caches,
             polling: environment.polling,
             damage: self.damage,
         })

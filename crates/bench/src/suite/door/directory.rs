@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Slice};
+use rustix::fs::Advice;
 
 use super::{Door, WANTED_SIZE, Walked, is_wanted};
 use crate::error::{BenchError, Context};
@@ -82,6 +83,13 @@ impl Door for DirectoryDoor {
 
     async fn sync(&self, file: &fs::File) -> Result<(), BenchError> {
         file.sync_all().context("sync")
+    }
+
+    async fn forget(&self, file: &fs::File) -> Result<(), BenchError> {
+        // Only what is on the disk is dropped.
+        file.sync_data().context("sync")?;
+        let dropped = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+        dropped.map_err(std::io::Error::from).context("drop what is cached of a file")
     }
 
     async fn close(&self, file: fs::File) -> Result<(), BenchError> {

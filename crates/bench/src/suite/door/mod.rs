@@ -58,6 +58,8 @@ pub(crate) trait Door {
         len: usize,
     ) -> Result<Vec<Slice>, BenchError>;
     async fn sync(&self, file: &Self::File) -> Result<(), BenchError>;
+    /// Drops what the caches of this machine hold of the file, as far as that can be asked for.
+    async fn forget(&self, file: &Self::File) -> Result<(), BenchError>;
     async fn close(&self, file: Self::File) -> Result<(), BenchError>;
     /// The size of a file, by its name.
     async fn size(&self, at: &Self::Place, name: &str) -> Result<u64, BenchError>;
