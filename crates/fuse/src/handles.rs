@@ -1,14 +1,15 @@
 //! The open files of all processes that use the mount.
 //!
 //! Any worker serves any handle: the table says what a handle is, and which workers have come to
-//! hold state for it and must hear of its end. Invariant: numbers are never reused, so that a
-//! late message about a closed handle means nothing. Nothing is locked over an await.
+//! hold state for it and must hear of its end. It counts the handles through which a file can be
+//! written. Invariant: numbers are never reused, so that a late message about a closed handle
+//! means nothing. Nothing is locked over an await.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ringfs_wire::Attributes;
+use ringfs_wire::{Attributes, InodeNumber};
 
 /// Parts of the table, so that workers seldom wait for each other.
 const PARTS: u64 = 16;
@@ -24,6 +25,8 @@ pub(crate) struct Handle {
     /// Whether a write through it has taken away what lets a program run with rights of its
     /// owner.
     pub(crate) has_killed_privileges: bool,
+    /// Whether it counts among those that can write.
+    writes: bool,
     /// Owners of POSIX locks taken through it whose end the kernel has not told.
     lock_owners: Vec<u64>,
     /// The workers that hold state for it, as bits.
@@ -35,6 +38,8 @@ pub(crate) struct Handle {
 pub(crate) struct Handles {
     next: AtomicU64,
     parts: [Mutex<BTreeMap<u64, Handle>>; PARTS as usize],
+    /// How many open files of an inode can write it, pages of mappings included.
+    writers: [Mutex<BTreeMap<InodeNumber, u32>>; PARTS as usize],
 }
 
 impl Handles {
@@ -43,14 +48,23 @@ impl Handles {
         part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn writers(&self, inode: InodeNumber) -> MutexGuard<'_, BTreeMap<InodeNumber, u32>> {
+        let part = &self.writers[(inode.0 % PARTS) as usize];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Enters a file that `worker` has opened, and gives its number.
-    pub(crate) fn open(&self, attributes: Attributes, worker: usize) -> u64 {
+    pub(crate) fn open(&self, attributes: Attributes, worker: usize, writes: bool) -> u64 {
         assert!(worker < WORKERS_MAX, "workers are counted when a mount is made");
+        if writes {
+            *self.writers(attributes.inode).entry(attributes.inode).or_default() += 1;
+        }
         // Zero is what the kernel sends for no handle.
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let handle = Handle {
             attributes,
             has_killed_privileges: false,
+            writes,
             lock_owners: Vec::new(),
             workers: 1 << worker,
         };
@@ -98,8 +112,32 @@ impl Handles {
         self.part(number).get(&number).map_or(Vec::new(), |handle| handle.lock_owners.clone())
     }
 
+    /// Whether an open file of this mount can write the inode.
+    pub(crate) fn can_be_written(&self, inode: InodeNumber) -> bool {
+        self.writers(inode).contains_key(&inode)
+    }
+
+    /// Notes that nothing is written through a handle any more; tells whether that could be.
+    pub(crate) fn end_writing(&self, number: u64) -> bool {
+        let mut part = self.part(number);
+        let found = part.get_mut(&number).filter(|handle| handle.writes);
+        let Some(handle) = found else { return false };
+        handle.writes = false;
+        let inode = handle.attributes.inode;
+        drop(part);
+        let mut writers = self.writers(inode);
+        if let Some(count) = writers.get_mut(&inode) {
+            *count -= 1;
+            if *count == 0 {
+                writers.remove(&inode);
+            }
+        }
+        true
+    }
+
     /// Removes a handle and gives the workers that hold state for it.
     pub(crate) fn close(&self, number: u64) -> Vec<usize> {
+        self.end_writing(number);
         let workers = self.part(number).remove(&number).map_or(0, |handle| handle.workers);
         (0..WORKERS_MAX).filter(|worker| workers & (1 << worker) != 0).collect()
     }
@@ -135,8 +173,8 @@ mod tests {
     #[test]
     fn a_handle_ends_at_all_workers_that_used_it() {
         let handles = Handles::default();
-        let first = handles.open(attributes(5), 3);
-        let second = handles.open(attributes(5), 0);
+        let first = handles.open(attributes(5), 3, true);
+        let second = handles.open(attributes(5), 0, false);
         assert_ne!(first, second);
         assert!(first != 0 && handles.join(first, 7) && handles.join(first, 3));
         handles.note_lock_owner(first, 11);
@@ -147,5 +185,18 @@ mod tests {
         assert_eq!(handles.close(first), [3, 7]);
         assert_eq!((handles.close(first), handles.join(first, 1)), (Vec::new(), false));
         assert!(handles.get(first).is_none() && handles.get(second).is_some());
+    }
+
+    #[test]
+    fn those_that_can_write_are_counted_once_each() {
+        let (handles, inode) = (Handles::default(), InodeNumber(5));
+        let [first, second] = [true, true].map(|writes| handles.open(attributes(5), 0, writes));
+        let reader = handles.open(attributes(5), 0, false);
+        handles.end_writing(first);
+        handles.close(first);
+        handles.end_writing(reader);
+        assert!(handles.can_be_written(inode) && !handles.can_be_written(InodeNumber(6)));
+        handles.close(second);
+        assert!(!handles.can_be_written(inode));
     }
 }

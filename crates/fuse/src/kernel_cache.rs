@@ -12,7 +12,7 @@ use crate::gate::{Moment, Passage};
 use crate::operations::stat;
 use crate::worker::Worker;
 
-/// Inodes whose pages the kernel may keep from one open to the next, per part of the table.
+/// Inodes listed with a lease, per part of a table.
 const INODES_PER_PART_MAX: usize = 16_384;
 const PARTS: u64 = 16;
 /// Inodes remembered in case they are removed, per part of the table.
@@ -246,20 +246,29 @@ impl LastSeen {
     }
 }
 
-/// Under which lease the kernel's pages of an inode were read.
+/// Leases by which something is known of inodes, by their numbers.
 ///
-/// Invariant: pages that the kernel holds of an inode listed here were read under the lease with
-/// the number listed, or have been dropped since.
+/// Of pages: what the kernel holds of an inode listed here was read under the lease listed, or has
+/// been dropped since.
 #[derive(Debug, Default)]
-pub(crate) struct PageLeases {
+pub(crate) struct LeaseNumbers {
     parts: [Mutex<BTreeMap<InodeNumber, u64>>; PARTS as usize],
 }
 
-impl PageLeases {
-    /// Notes an open under a lease, and tells whether the kernel may keep the pages it has.
-    pub(crate) fn may_keep(&self, inode: InodeNumber, lease: Option<u64>) -> bool {
+impl LeaseNumbers {
+    fn part(&self, inode: InodeNumber) -> MutexGuard<'_, BTreeMap<InodeNumber, u64>> {
         let part = &self.parts[(inode.0 % PARTS) as usize];
-        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this lease is the one listed.
+    pub(crate) fn is(&self, inode: InodeNumber, lease: u64) -> bool {
+        self.part(inode).get(&inode) == Some(&lease)
+    }
+
+    /// Lists a lease, or that there is none; tells whether it was listed before.
+    pub(crate) fn note(&self, inode: InodeNumber, lease: Option<u64>) -> bool {
+        let mut part = self.part(inode);
         let Some(lease) = lease else {
             part.remove(&inode);
             return false;
@@ -277,11 +286,11 @@ mod tests {
 
     #[test]
     fn pages_outlive_an_open_only_under_one_lease() {
-        let (pages, inode) = (PageLeases::default(), InodeNumber(9));
-        assert!(!pages.may_keep(inode, Some(1)), "nothing is known of them");
-        assert!(pages.may_keep(inode, Some(1)));
-        assert!(!pages.may_keep(inode, Some(2)), "lost in between");
-        assert!(pages.may_keep(inode, Some(2)) && !pages.may_keep(inode, None));
-        assert!(!pages.may_keep(inode, Some(2)));
+        let (pages, inode) = (LeaseNumbers::default(), InodeNumber(9));
+        assert!(!pages.note(inode, Some(1)), "nothing is known of them");
+        assert!(pages.note(inode, Some(1)) && pages.is(inode, 1));
+        assert!(!pages.note(inode, Some(2)) && !pages.is(inode, 1), "lost in between");
+        assert!(pages.note(inode, Some(2)) && !pages.note(inode, None));
+        assert!(!pages.is(inode, 2) && !pages.note(inode, Some(2)));
     }
 }

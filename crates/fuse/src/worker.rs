@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::handles::Handles;
 use crate::interrupts::Waits;
-use crate::kernel_cache::{Answer, LastSeen, PageLeases};
+use crate::kernel_cache::{Answer, LastSeen, LeaseNumbers};
 use crate::revocation::{Promises, note_failure};
 
 /// Requests up to this length are moved out of their large receive buffer.
@@ -50,7 +50,9 @@ pub(crate) struct MountState {
     pub(crate) caching: bool,
     pub(crate) handles: Handles,
     pub(crate) gate: Gate,
-    pub(crate) pages: PageLeases,
+    pub(crate) pages: LeaseNumbers,
+    /// Leases since which only this mount has changed a file: the kernel knows its size.
+    pub(crate) settled: LeaseNumbers,
     pub(crate) seen: LastSeen,
     pub(crate) promises: Promises,
     pub(crate) waits: Waits,
@@ -70,7 +72,8 @@ impl MountState {
             caching,
             handles: Handles::default(),
             gate: Gate::default(),
-            pages: PageLeases::default(),
+            pages: LeaseNumbers::default(),
+            settled: LeaseNumbers::default(),
             seen: LastSeen::default(),
             promises: Promises::default(),
             waits: Waits::default(),
@@ -228,8 +231,8 @@ impl Worker {
     }
 
     /// Enters a file that this worker has opened.
-    pub(crate) fn enter(&self, file: OpenFile) -> u64 {
-        let handle = self.mount.handles.open(file.attributes(), self.index);
+    pub(crate) fn enter(&self, file: OpenFile, writes: bool) -> u64 {
+        let handle = self.mount.handles.open(file.attributes(), self.index, writes);
         self.files.borrow_mut().insert(handle, file);
         handle
     }

@@ -106,3 +106,7 @@ impl Mounts {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "mounts_tests.rs"]
+mod tests;

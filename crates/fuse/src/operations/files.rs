@@ -10,6 +10,7 @@ use crate::abi::{
     fopen, open,
 };
 use crate::failure::{Failure, gone_is_stale};
+use crate::gate::Moment;
 use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
 use crate::operations::names::permissions;
@@ -20,12 +21,14 @@ const REST: Duration = Duration::from_secs(2);
 
 impl Worker {
     pub(crate) async fn open(&self, inode: InodeNumber, arguments: &OpenIn) -> Outcome {
+        let moment = self.mount.gate.now();
         let opened = self.client.open_leased(inode, OpenMode::READ_WRITE).await;
         let (file, leased) = opened.map_err(gone_is_stale)?;
         if arguments.flags & open::TRUNCATE != 0 {
             self.cut(inode, arguments.open_flags).await?;
         }
-        let open = self.opened(file, &leased, arguments.flags);
+        let is_settled = self.settle(&leased, moment, false);
+        let open = self.opened(file, &leased, arguments.flags, is_settled);
         Ok(Reply::of(&open).into())
     }
 
@@ -39,6 +42,7 @@ impl Worker {
         let exclusive = arguments.flags & open::CREATE_EXCLUSIVE != 0;
         let mode = OpenMode::READ_WRITE;
         let permissions = permissions(header, arguments.mode);
+        let moment = self.mount.gate.now();
         let (file, mut leased, created) = self
             .client
             .create_leased(directory, &name, permissions, arguments.umask, exclusive, mode)
@@ -54,18 +58,21 @@ impl Worker {
                 leased = Leased::unleased(cut);
             }
         }
-        let open = self.opened(file, &leased, arguments.flags);
+        let is_settled = self.settle(&leased, moment, created);
+        let open = self.opened(file, &leased, arguments.flags, is_settled);
         Ok(Answer::Entry(leased, Some(open)))
     }
 
     pub(crate) async fn tmpfile(&self, header: &InHeader, arguments: &CreateIn) -> Outcome {
         let (directory, mode) = (InodeNumber(header.node), OpenMode::READ_WRITE);
         let permissions = permissions(header, arguments.mode);
+        let moment = self.mount.gate.now();
         let (file, leased) = self
             .client
             .create_nameless_leased(directory, permissions, arguments.umask, mode)
             .await?;
-        let open = self.opened(file, &leased, arguments.flags);
+        let is_settled = self.settle(&leased, moment, true);
+        let open = self.opened(file, &leased, arguments.flags, is_settled);
         Ok(Answer::Entry(leased, Some(open)))
     }
 
@@ -84,18 +91,43 @@ impl Worker {
     ///
     /// Only what is opened for reading alone is cached: a WRITE that fills cached pages holds
     /// their locks while it waits for other mounts to drop theirs, and two of them could wait for
-    /// each other. And only what is at rest: while a file is written on this mount, the kernel
-    /// may cut a cached read at a size from before somebody else extended it.
-    fn opened(&self, file: OpenFile, leased: &Leased<Attributes>, flags: u32) -> OpenOut {
-        let is_cached = leased.content.is_some()
-            && flags & open::ACCESS_MODE == open::READ_ONLY
-            && flags & (open::DIRECT | open::APPEND) == 0
-            && self.is_at_rest(&leased.value);
-        let keep = self.mount.pages.may_keep(leased.value.inode, leased.content);
+    /// each other. And only what nobody writes on this mount, and is settled: Linux ignores a size
+    /// that it asked for if it wrote the file, or was told of a change by another mount, before it
+    /// looked at the answer, and then cuts a cached read at an older size.
+    fn opened(
+        &self,
+        file: OpenFile,
+        leased: &Leased<Attributes>,
+        flags: u32,
+        is_settled: bool,
+    ) -> OpenOut {
+        let inode = leased.value.inode;
+        let reads_only = flags & open::ACCESS_MODE == open::READ_ONLY && flags & open::APPEND == 0;
+        let is_cached = reads_only
+            && flags & open::DIRECT == 0
+            && is_settled
+            && !self.mount.handles.can_be_written(inode);
+        let keep = self.mount.pages.note(inode, leased.content);
         let keep = if keep { fopen::KEEP_CACHE } else { 0 };
         let direct = if is_cached { 0 } else { fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES };
-        let handle = self.enter(file);
+        let handle = self.enter(file, !reads_only);
         OpenOut { handle, open_flags: keep | direct, backing: 0 }
+    }
+
+    /// Whether a file that was found or made since `moment` is under a lease, and the kernel
+    /// surely knows its size: nobody has written it lately, or it was at rest or made under this
+    /// lease, and only this mount has changed it since.
+    fn settle(&self, leased: &Leased<Attributes>, moment: Moment, is_new: bool) -> bool {
+        let (Some(lease), inode) = (leased.content, leased.value.inode) else { return false };
+        let settled = &self.mount.settled;
+        // The lease may be younger than the attributes if one was lost in between.
+        let is_same = self.mount.gate.pass().may_promise(inode, moment);
+        let is_settled =
+            is_same && (is_new || self.is_at_rest(&leased.value) || settled.is(inode, lease));
+        if is_settled {
+            settled.note(inode, Some(lease));
+        }
+        is_settled
     }
 
     /// Whether a file has not been written lately, as far as clocks agree.
@@ -105,6 +137,11 @@ impl Worker {
     }
 
     pub(crate) async fn release(&self, inode: InodeNumber, arguments: &ReleaseIn) -> Outcome {
+        // First: who closes a file after writing it and opens it again may read it cached.
+        if self.mount.handles.end_writing(arguments.handle) {
+            // Not all kernels drop what they read while it was being written.
+            self.mount.pages.note(inode, None);
+        }
         self.release_locks_of_handle(inode, arguments).await;
         self.close(arguments.handle).await;
         Ok(Reply::empty().into())
