@@ -1,5 +1,7 @@
 //! Texts: whole files whose length and bytes change together: written, extended, appended to, cut,
-//! punched and emptied through one mount, read and measured through both.
+//! punched and emptied through one mount, read and measured through both. Some texts are open for
+//! writing from beginning to end; others only while they are changed, so that mounts may cache what
+//! is read in between.
 //!
 //! Invariant: one register per text holds all its bytes. A text starts at a place of its file that
 //! lies just before the end of the head or of a chunk; nothing is ever written before that place.
@@ -7,7 +9,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -19,6 +21,8 @@ use crate::world::{Failure, Mount, Step, Worker};
 /// Where the texts start: at the beginning, before the end of the head, before the end of a chunk.
 const STARTS: [u64; 6] =
     [0, 0, (64 << 10) - 5000, (64 << 10) - 5000, (4 << 20) - 7000, (8 << 20) - 1];
+/// So many texts are not kept open; they start as the first ones do.
+const CLOSED: usize = 4;
 /// Length of a text at most.
 const LENGTH_MAX: usize = 48 << 10;
 /// Bytes that one change writes at most.
@@ -31,9 +35,23 @@ struct Text {
     path: PathBuf,
     start: u64,
     bytes: Register<Arc<Vec<u8>>>,
-    /// Open through either mount from beginning to end; the second pair appends.
-    open: [File; 2],
-    append: [File; 2],
+    /// Open through either mount from beginning to end, unless it is opened anew for each call.
+    kept: Option<[Open; 2]>,
+}
+
+/// A text open through one mount.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// The same for appending.
+    append: File,
+}
+
+impl Open {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self { file, append: OpenOptions::new().append(true).open(path)? })
+    }
 }
 
 /// All texts.
@@ -112,15 +130,15 @@ impl Texts {
     /// Makes the files, each as long as the place where its text starts.
     pub(crate) fn new(roots: &[PathBuf; 2]) -> io::Result<Self> {
         let mut texts = Vec::new();
-        for (index, &start) in STARTS.iter().enumerate() {
+        let kept = STARTS.iter().map(|start| (*start, true));
+        let closed = STARTS.iter().take(CLOSED).map(|start| (*start, false));
+        for (index, (start, is_kept)) in kept.chain(closed).enumerate() {
             let path = PathBuf::from(format!("text-{index}"));
             File::create_new(roots[index % 2].join(&path))?.set_len(start)?;
-            let open =
-                |root: &PathBuf| OpenOptions::new().read(true).write(true).open(root.join(&path));
-            let append = |root: &PathBuf| OpenOptions::new().append(true).open(root.join(&path));
+            let open = |root: &PathBuf| Open::new(&root.join(&path));
+            let kept = if is_kept { Some([open(&roots[0])?, open(&roots[1])?]) } else { None };
             texts.push(Text {
-                open: [open(&roots[0])?, open(&roots[1])?],
-                append: [append(&roots[0])?, append(&roots[1])?],
+                kept,
                 path,
                 start,
                 bytes: Register::with_history(Arc::default(), HISTORY_VERSIONS),
@@ -161,23 +179,33 @@ impl Text {
         let name = change.name();
         pen.begin(&world.clock, Arc::new(after), worker.by(mount, name));
         let path = world.path(mount, &self.path);
-        let (open, append) = (&self.open[mount.index()], &self.append[mount.index()]);
         let through_handle = worker.random.one_in(2);
-        worker.must(name, mount, &self.path, || match change {
-            Change::Write { at, length } => {
-                open.write_all_at(&vec![byte; length], self.start + at as u64)
+        worker.must(name, mount, &self.path, || {
+            let fresh = if self.kept.is_none() { Some(Open::new(&path)?) } else { None };
+            let kept = self.kept.as_ref().map(|kept| &kept[mount.index()]);
+            let Open { file, append } = kept.or(fresh.as_ref()).expect("one of the two");
+            match change {
+                Change::Write { at, length } => {
+                    file.write_all_at(&vec![byte; length], self.start + at as u64)
+                }
+                Change::Append { length } => {
+                    io::Write::write_all(&mut &*append, &vec![byte; length])
+                }
+                Change::Cut { length } if through_handle => {
+                    file.set_len(self.start + length as u64)
+                }
+                Change::Cut { length } => {
+                    OpenOptions::new().write(true).open(&path)?.set_len(self.start + length as u64)
+                }
+                Change::Punch { at, length } => {
+                    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    let offset = self.start + at as u64;
+                    fallocate(file, flags, offset, length as u64).map_err(io::Error::from)
+                }
+                Change::Empty => {
+                    OpenOptions::new().write(true).truncate(true).open(&path).map(drop)
+                }
             }
-            Change::Append { length } => io::Write::write_all(&mut &*append, &vec![byte; length]),
-            Change::Cut { length } if through_handle => open.set_len(self.start + length as u64),
-            Change::Cut { length } => {
-                OpenOptions::new().write(true).open(&path)?.set_len(self.start + length as u64)
-            }
-            Change::Punch { at, length } => {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                let offset = self.start + at as u64;
-                fallocate(open, flags, offset, length as u64).map_err(io::Error::from)
-            }
-            Change::Empty => OpenOptions::new().write(true).truncate(true).open(&path).map(drop),
         })?;
         pen.end(&world.clock);
         if worker.random.one_in(4) { self.agree(worker) } else { Ok(()) }
@@ -206,25 +234,30 @@ impl Text {
 
     fn observe(&self, worker: &mut Worker<'_>, mount: Mount) -> Step {
         let path = worker.world.path(mount, &self.path);
-        let open = &self.open[mount.index()];
+        let kept = self.kept.as_ref().map(|kept| &kept[mount.index()].file);
         match worker.random.below(6) {
             0 => {
                 let done = worker.must("text-stat", mount, &self.path, || fs::metadata(&path))?;
                 self.judge_length(worker, mount, done.0, done.1.len())
             }
             1 => {
-                let done = worker.must("text-fstat", mount, &self.path, || open.metadata())?;
+                let done = worker.must("text-fstat", mount, &self.path, || match kept {
+                    Some(file) => file.metadata(),
+                    None => File::open(&path)?.metadata(),
+                })?;
                 self.judge_length(worker, mount, done.0, done.1.len())
             }
-            2 | 3 => {
+            2..4 => {
                 let done = worker.must("text-read", mount, &self.path, || {
                     read_from(&File::open(&path)?, self.start)
                 })?;
                 self.judge_bytes(worker, mount, done.0, &done.1)
             }
             _ => {
-                let done =
-                    worker.must("text-pread", mount, &self.path, || read_from(open, self.start))?;
+                let done = worker.must("text-pread", mount, &self.path, || match kept {
+                    Some(file) => read_from(file, self.start),
+                    None => read_from(&File::open(&path)?, self.start),
+                })?;
                 self.judge_bytes(worker, mount, done.0, &done.1)
             }
         }
