@@ -142,7 +142,7 @@ impl Worker {
         Ok(count)
     }
 
-    pub(crate) async fn fallocate(&self, arguments: &FallocateIn) -> Outcome {
+    pub(crate) async fn fallocate(&self, inode: InodeNumber, arguments: &FallocateIn) -> Outcome {
         let FallocateIn { handle, offset, length, mode, .. } = *arguments;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         let range = offset..end.ok_or(Errno::EFBIG)?;
@@ -155,6 +155,10 @@ impl Worker {
             _ => return Err(Errno::EOPNOTSUPP.into()),
         }
         .map_err(gone_is_stale)?;
+        if keep_size {
+            // For this change Linux would still believe attributes that it asked for before.
+            self.drop_attributes(inode).await;
+        }
         Ok(Reply::empty().into())
     }
 

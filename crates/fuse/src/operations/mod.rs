@@ -44,7 +44,7 @@ impl Worker {
             Operation::Release(arguments) => self.release(node, arguments).await,
             Operation::Flush(arguments) => self.flush(node, arguments).await,
             Operation::Fsync(arguments) => self.fsync(arguments).await,
-            Operation::Fallocate(arguments) => self.fallocate(arguments).await,
+            Operation::Fallocate(arguments) => self.fallocate(node, arguments).await,
             Operation::Lseek(arguments) => self.lseek(arguments).await,
             Operation::CopyFileRange { arguments, wide } => {
                 self.copy_file_range(arguments, *wide).await
