@@ -119,6 +119,15 @@ pub(crate) struct Held {
     pub(crate) content: Option<u64>,
 }
 
+/// Bytes read while this holds are true for as long as it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Number of the lease on the content.
+    content: u64,
+    /// When the last change by this process ended.
+    changed: u64,
+}
+
 /// What is known of a name and may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -293,6 +302,15 @@ impl LeaseCache {
         let mut shard = self.shard(inode);
         self.valid_until(inode, now)?;
         shard.inodes.get(&inode).and_then(|entry| content_of(entry))
+    }
+
+    /// How the bytes of an inode stand: nothing without a lease on them, and while this process
+    /// changes them.
+    pub(crate) fn standing(&self, inode: InodeNumber, now: Duration) -> Option<Standing> {
+        let mut shard = self.shard(inode);
+        self.valid_until(inode, now)?;
+        let entry = shard.inodes.get(&inode).filter(|entry| entry.changing == 0)?;
+        content_of(entry).map(|content| Standing { content, changed: entry.changed })
     }
 
     /// What is known of a name.

@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) parked_locks: Cell<usize>,
     /// Files that somebody has open, so that all handles of a file share one state.
     pub(crate) files: RefCell<BTreeMap<InodeNumber, Weak<FileState>>>,
+    /// Bytes that handles keep of what they have read.
+    pub(crate) read_ahead: Rc<Cell<u64>>,
 }
 
 impl Client {
@@ -136,6 +138,7 @@ impl Client {
             locks,
             parked_locks: Cell::new(0),
             files: RefCell::default(),
+            read_ahead: Rc::default(),
         };
         Client { shared: Rc::new(shared), credentials: None }
     }

@@ -22,6 +22,7 @@ use ringfs_wire::{
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
 use crate::open::OpenMode;
+use crate::read_ahead::ReadAhead;
 use crate::session::Session;
 use crate::stripe::chunk_part;
 
@@ -369,11 +370,12 @@ impl Drop for FileState {
 pub struct OpenFile {
     pub(crate) file: Rc<FileState>,
     mode: OpenMode,
+    pub(crate) ahead: Rc<ReadAhead>,
 }
 
 impl OpenFile {
     pub(crate) fn new(file: Rc<FileState>, mode: OpenMode) -> Self {
-        Self { file, mode }
+        Self { file, mode, ahead: Rc::default() }
     }
 
     /// The inode.

@@ -8,8 +8,7 @@
 //!
 //! Invariant: an operation that returned an error with a known outcome changed nothing that a
 //! later operation could see, except bytes of a failed write inside the old size; an operation
-//! that returned success is at the servers. Deliberately absent: caches of bytes, write-behind, and
-//! locks.
+//! that returned success is at the servers. Deliberately absent: write-behind, and locks.
 #![forbid(unsafe_code)]
 
 mod bounded;
@@ -32,6 +31,7 @@ mod notify;
 mod open;
 mod path;
 mod read;
+mod read_ahead;
 mod references;
 mod session;
 mod shared;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use ringfs_client::{Client, OpenMode, Revoked, SharedClient};
+use ringfs_client::{Client, OpenFile, OpenMode, Revoked, SharedClient};
 use ringfs_platform::Platform;
 use ringfs_wire::*;
 
@@ -149,6 +149,54 @@ fn the_door_drops_a_lease_before_it_is_given_back() {
         );
         assert!(fake.count(&SessionClose {}) > 0);
         assert_eq!(client.attributes_leased(inode).await.unwrap().attributes_until, None);
+    });
+}
+
+/// Reads a file of `len` bytes by small pieces in order; tells how many requests that took.
+async fn read_in_pieces(fake: &Fake, file: &OpenFile, len: usize, expected: u8) -> usize {
+    let read = HeadRead { inode: InodeNumber(0), offset: 0, length: 0 };
+    let before = fake.count(&read);
+    let mut offset = 0;
+    loop {
+        let found = file.read_on(offset, 4_096).await.unwrap();
+        assert!(found.iter().all(|slice| slice.iter().all(|byte| *byte == expected)));
+        let count: usize = found.iter().map(|slice| slice.len()).sum();
+        if count == 0 {
+            break;
+        }
+        offset += count as u64;
+    }
+    assert_eq!(offset, len as u64);
+    fake.count(&read) - before
+}
+
+#[test]
+fn what_is_read_ahead_is_used_under_its_lease_only() {
+    leased(1_000, |client, fake, door, shared| async move {
+        let len = 1 << 20;
+        let mode = OpenMode::READ_WRITE;
+        let (file, made, _) =
+            client.create_leased(ROOT, &name("f"), OWNER, 0, true, mode).await.unwrap();
+        file.write(0, vec![1; len]).await.unwrap();
+        let requests = read_in_pieces(&fake, &file, len, 1).await;
+        assert!(requests <= 6, "{requests} requests");
+        // Another thread of this process changes it.
+        let other = shared.client(&door.platform);
+        let (writer, _) = other.open_leased(made.value.inode, mode).await.unwrap();
+        file.read_on(0, 4_096).await.unwrap();
+        file.read_on(4_096, 4_096).await.unwrap();
+        writer.write(8_192, vec![2; 4_096]).await.unwrap();
+        let found = file.read_on(8_192, 4_096).await.unwrap();
+        assert!(found.iter().all(|slice| slice.iter().all(|byte| *byte == 2)));
+        // Another process has changed it.
+        let inode = made.value.inode;
+        file.read_on(12_288, 4_096).await.unwrap();
+        fake.revocations.borrow_mut().push(asked_back(1, inode, Lease::CONTENT));
+        door.platform.sleep(Duration::from_millis(300)).await;
+        let read = HeadRead { inode, offset: 0, length: 0 };
+        let before = fake.count(&read);
+        file.read_on(16_384, 4_096).await.unwrap();
+        assert_eq!(fake.count(&read), before + 1);
     });
 }
 

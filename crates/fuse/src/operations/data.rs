@@ -36,7 +36,12 @@ impl Worker {
         let file = self.file(arguments.handle).await?;
         let fills_pages = arguments.read_flags & READ_LOCKOWNER == 0;
         let unleased = self.mount.caching && fills_pages && !self.lease_pages(inode).await?;
-        let read = file.read_slices(arguments.offset, arguments.size as usize).await;
+        let (offset, size) = (arguments.offset, arguments.size as usize);
+        let read = match fills_pages {
+            true => file.read_slices(offset, size).await,
+            // The kernel reads nothing ahead here.
+            false => file.read_on(offset, size).await,
+        };
         let reply = Reply::bulk(read.map_err(gone_is_stale)?);
         Ok(if unleased { Answer::Unleased(reply, inode) } else { reply.into() })
     }
