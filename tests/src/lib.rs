@@ -15,5 +15,5 @@ mod tree;
 mod wait;
 
 pub use sandbox::{Outcome, Sandbox, can_mount, skip};
-pub use tree::{compare_trees, compare_trees_but_holes, make_tree, random_bytes};
+pub use tree::{compare_trees, make_tree, random_bytes};
 pub use wait::{wait_for, wait_until};

@@ -113,20 +113,6 @@ fn set_times(path: &Path, seconds: i64, nanos: i64) {
 /// When they do not, saying where.
 #[track_caller]
 pub fn compare_trees(original: &Path, copy: &Path) {
-    compare(original, copy, true);
-}
-
-/// The same, but holes may have been filled: a mount does not tell how much room a file takes.
-///
-/// # Panics
-/// When the trees differ, saying where.
-#[track_caller]
-pub fn compare_trees_but_holes(original: &Path, copy: &Path) {
-    compare(original, copy, false);
-}
-
-#[track_caller]
-fn compare(original: &Path, copy: &Path, compare_holes: bool) {
     let (expected, found) = (Listing::read(original), Listing::read(copy));
     let names = |listing: &Listing| listing.entries.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&expected), names(&found));
@@ -149,7 +135,7 @@ fn compare(original: &Path, copy: &Path, compare_holes: bool) {
             assert!(bytes(&one) == bytes(&two), "{} differs", name.display());
             // Holes may shift to block boundaries: one block of slack at each end of an extent.
             const SLACK_BLOCKS: u64 = 8 * (64 << 10) / 512;
-            let is_dense = compare_holes && other.blocks() > metadata.blocks() + SLACK_BLOCKS;
+            let is_dense = other.blocks() > metadata.blocks() + SLACK_BLOCKS;
             assert!(!is_dense, "{} lost its holes: {}", name.display(), other.blocks());
         }
     }

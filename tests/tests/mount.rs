@@ -8,13 +8,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use ringfs_tests::{
-    Sandbox, can_mount, compare_trees_but_holes, make_tree, random_bytes, wait_until,
-};
+use ringfs_tests::{Sandbox, can_mount, compare_trees, make_tree, random_bytes, wait_until};
 
 /// Seconds that a program may spend in a mount.
 const PATIENCE: &str = "120";
@@ -75,16 +73,16 @@ fn trees_go_in_and_out_and_outlive_the_mount() {
 
     let inside = mounted.join("tree");
     run(&["cp", "-a", text(&original), text(&inside)]);
-    compare_trees_but_holes(&original, &inside);
+    compare_trees(&original, &inside);
     run(&["cp", "-a", text(&inside), text(&copy)]);
-    compare_trees_but_holes(&original, &copy);
+    compare_trees(&original, &copy);
     assert_eq!(sandbox.ok(["ls", "/"]), "tree\n");
 
     sandbox.ok(["unmount", text(&mounted)]);
     assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0);
     wait_until("the end of the mount process", || sandbox.mount("ringfs", &mounted).is_none());
     sandbox.ok(["mount", text(&mounted)]);
-    compare_trees_but_holes(&original, &inside);
+    compare_trees(&original, &inside);
 
     let summary = sandbox.ok(["down"]);
     assert!(summary.contains("2 node(s) stopped, 1 mount(s) ended"), "{summary}");
@@ -170,7 +168,7 @@ fn a_copy_goes_on_when_all_servers_were_killed() {
     sandbox.ok(["up"]);
     let output = copying.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    compare_trees_but_holes(&original, &copy);
+    compare_trees(&original, &copy);
 }
 
 #[test]
@@ -226,6 +224,51 @@ fn two_mounts_see_each_others_changes() {
     // What the program does beside the mounts is seen as well.
     sandbox.ok(["mkdir", "/made"]);
     assert!(one.join("made").is_dir() && two.join("made").is_dir());
+}
+
+/// Bytes on disk, as `du` shows them.
+fn space(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+#[test]
+fn every_mount_tells_the_space_that_files_take() {
+    const MIB: u64 = 1 << 20;
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (one, two) = (place(&sandbox, "one"), place(&sandbox, "two"));
+    sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", text(&one)]);
+    fs::create_dir(&two).unwrap();
+    sandbox.ok(["mount", text(&two)]);
+    let (path, other) = (one.join("sparse"), two.join("sparse"));
+    let check = |expected: u64, what: &str| {
+        assert_eq!((space(&path), space(&other)), (expected, expected), "{what}");
+    };
+    let file = fs::File::create(&path).unwrap();
+    check(0, "empty");
+    file.set_len(100 << 30).unwrap();
+    check(0, "a hole");
+    file.write_all_at(&random_bytes(1, MIB as usize), 0).unwrap();
+    file.write_all_at(&random_bytes(2, MIB as usize), (100 << 30) - MIB).unwrap();
+    check(2 * MIB, "both ends");
+    let copy = sandbox.path("copy");
+    run(&["cp", "--sparse=always", text(&path), text(&copy)]);
+    run(&["cp", text(&copy), text(&two.join("back"))]);
+    assert!(space(&copy) <= 2 * MIB + MIB / 8 && space(&one.join("back")) == 2 * MIB);
+    run(&["fallocate", "--punch-hole", "--offset", "4096", "--length", "1044480", text(&path)]);
+    check(MIB + (64 << 10), "punched: the slot of the head stays");
+    run(&["fallocate", "--length", "32M", text(&path)]);
+    check(33 * MIB, "reserved");
+    file.set_len(17 * MIB).unwrap();
+    check(17 * MIB, "cut");
+    fs::write(&other, b"ten bytes!").unwrap();
+    check(4096, "small");
+    let line = sandbox.ok(["ls", "--space", "/sparse"]);
+    assert_eq!(line.split_whitespace().next(), Some("4096"), "{line}");
+    fs::File::create(&other).unwrap();
+    check(0, "emptied");
 }
 
 #[test]

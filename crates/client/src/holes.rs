@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use ringfs_wire::{
     ALLOCATE_CHUNKS_MAX, Attributes, ChunkAllocate, ChunkExtents, ChunkPunch, Errno, Extent,
-    HEAD_SIZE, HeadPunch, Status,
+    HEAD_SIZE, HeadAllocate, HeadPunch, Status,
 };
 
 use crate::client::Deadline;
@@ -70,8 +70,8 @@ impl OpenFile {
         result.await.map_err(|error| self.explain(error, "zero a range of"))
     }
 
-    /// Reserves space for a range beyond the head; bytes stay as they are. The file extends to its
-    /// end, unless `keep_size`.
+    /// Reserves space for a range; bytes stay as they are. The file extends to its end, unless
+    /// `keep_size`.
     pub async fn allocate(&self, range: Range<u64>, keep_size: bool) -> Result<(), ClientError> {
         let result = async {
             self.check_write()?;
@@ -251,7 +251,12 @@ async fn allocate_once(
     deadline: Deadline,
 ) -> Result<(), ClientError> {
     let Attributes { inode, generation, chunk_size, .. } = *known;
-    let chunks = chunk_part(range);
+    let (head, chunks) = (head_part(range), chunk_part(range));
+    if !head.is_empty() {
+        let request = HeadAllocate { inode, generation, end: head.end };
+        let response = file.call(&request, None, deadline).await?;
+        file.accept(&response.reply)?;
+    }
     if !chunks.is_empty() {
         reserve(file, range.end, deadline).await?;
     }

@@ -8,7 +8,7 @@ use ringfs_platform::Buffer;
 use ringfs_store::namespace;
 use ringfs_wire::{
     ALLOCATE_CHUNKS_MAX, ChunkAllocate, ChunkExtents, ChunkPunch, EXTENTS_MAX, Errno, Extent,
-    ExtentsReply, HEAD_SIZE, HeadPunch, SpaceChange, Status, Wire,
+    ExtentsReply, HEAD_SIZE, HeadAllocate, HeadPunch, SpaceChange, Status, Wire,
 };
 
 use crate::coherence::WRITTEN;
@@ -56,6 +56,31 @@ impl Target {
             inode.attributes.modified = now;
             inode.attributes.changed = now;
         });
+        let answer = self.attributes_of(inode)?.to_bytes();
+        self.record_reply(&mut tx, caller, &answer);
+        tx.commit();
+        Ok((answer, None))
+    }
+
+    pub(crate) async fn head_allocate(&self, request: &HeadAllocate, caller: Caller) -> Answer {
+        let HeadAllocate { inode, generation, end } = *request;
+        if end > HEAD_SIZE {
+            return Err(Errno::EINVAL.into());
+        }
+        self.room(true)?;
+        let _claim = self.claim(caller.session, &[(inode, WRITTEN)]).await?;
+        let held = Held::new(&self.locks, self.locks.task());
+        self.locks.lock(&self.platform, &[LockKey::Content(inode)], held.holder()).await?;
+        let _head_lock = self.store.lock_inode(inode).await;
+        let found = self.file(inode).await?;
+        if self.is_stale(found.attributes.generation != generation) {
+            return Err(Status::StaleGeneration);
+        }
+        let slot = self.store.reserve_head(&found, end).await.map_err(store_status)?;
+        // It may have gone with its last reference meanwhile.
+        self.attributes_of(inode).map_err(gone)?;
+        let mut tx = self.store.transaction();
+        namespace::change(&mut tx, inode, |inode| inode.place_head(Some(slot)));
         let answer = self.attributes_of(inode)?.to_bytes();
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();

@@ -283,6 +283,7 @@ impl Target {
             AnyRequest::SetXattr(request) => self.set_xattr(request, caller).await,
             AnyRequest::RemoveXattr(request) => self.remove_xattr(request, caller).await,
             AnyRequest::HeadPunch(request) => self.head_punch(request, caller).await,
+            AnyRequest::HeadAllocate(request) => self.head_allocate(request, caller).await,
             _ => Err(Status::Malformed),
         }
     }
@@ -367,6 +368,7 @@ impl Target {
             AnyRequest::DiscardTail(request) => home(request.inode),
             AnyRequest::Append(request) => home(request.inode),
             AnyRequest::HeadPunch(request) => home(request.inode),
+            AnyRequest::HeadAllocate(request) => home(request.inode),
             AnyRequest::LockTest(request) => home(request.inode),
             AnyRequest::LockSet(request) => home(request.inode),
             AnyRequest::LockClear(request) => home(request.inode),

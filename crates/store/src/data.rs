@@ -123,6 +123,22 @@ impl Store {
         fresh.map(Some).map_err(|error| engine.disk_error(error))
     }
 
+    /// A slot with the same head and room for `end` bytes, which may be the one it has; the caller
+    /// holds [`Store::lock_inode`] and logs it in the inode's record, or leaks it until the next
+    /// start.
+    pub async fn reserve_head(&self, inode: &Inode, end: u64) -> Result<HeadSlot, StoreError> {
+        let engine = self.engine();
+        let kept = inode.attributes.size.min(HEAD_SIZE) as usize;
+        let mut image = match inode.head {
+            Some(slot) if slot.class.bytes() >= end => return Ok(slot),
+            Some(slot) => engine.heads.read(slot, 0, kept).await?,
+            None => Buffer::with_capacity(end as usize),
+        };
+        image.resize(image.len().max(end as usize), 0);
+        let fresh = engine.heads.write_image(image).await;
+        fresh.map_err(|error| engine.disk_error(error))
+    }
+
     /// Reads from a chunk; short where a hole follows.
     pub async fn read_chunk(
         &self,

@@ -392,6 +392,16 @@ requests! {
         allocated: i64,
     } -> Attributes;
 
+    /// Reserve space for the head up to `end`; bytes, size and times stay as they are. *Mutation.*
+    0x69 mutation HeadAllocate {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the caller.
+        generation: Generation,
+        /// End of the range, within the head.
+        end: u64,
+    } -> Attributes;
+
     /// Where a target's chunks of a file hold data.
     0x60 query ChunkExtents {
         /// The file.

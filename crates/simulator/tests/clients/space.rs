@@ -60,6 +60,13 @@ fn space_is_what_is_written_and_reserved() {
         assert_eq!(space(&other).await, CHUNK + 4096, "appended");
         file.allocate(CHUNK..3 * CHUNK, true).await.unwrap();
         assert_eq!(space(&other).await, 3 * CHUNK, "reserved beyond the end");
+        let reserved = new_file(&client, "g").await;
+        reserved.allocate(0..10_000, false).await.unwrap();
+        assert_eq!(space(&reserved).await, 12_288, "a part of the head");
+        reserved.allocate(0..2 * CHUNK, false).await.unwrap();
+        assert_eq!(space(&reserved).await, 2 * CHUNK, "head and chunks");
+        reserved.write(5_000, vec![1; CHUNK as usize]).await.unwrap();
+        assert_eq!(space(&reserved).await, 2 * CHUNK, "written where space was reserved");
     });
 }
 
