@@ -270,12 +270,19 @@ impl Chunks {
                 }
                 change += segment.shrunk(&self.disk).await;
                 // The owner of no chunk below the cut is not told when the file is removed.
-                if self.disk.stat_handle(&segment.file).await?.allocated_bytes == 0 {
+                if self.is_empty(&segment).await? {
                     self.remove(key).await?;
                 }
             }
         }
         Ok(change)
+    }
+
+    /// Whether it has neither bytes nor reserved space. Some local file systems tell no space of
+    /// what they keep in an inode or have yet to write.
+    async fn is_empty(&self, segment: &Segment) -> Result<bool, StorageError> {
+        Ok(self.disk.stat_handle(&segment.file).await?.allocated_bytes == 0
+            && self.disk.next_data(&segment.file, 0).await?.is_none())
     }
 
     async fn remove(&self, key: Key) -> Result<(), StorageError> {
