@@ -60,8 +60,10 @@ impl Mounted {
         self.folder.join(name)
     }
 
-    /// End the cluster; that this works after what the suite did is part of the check.
+    /// End the cluster. That this works after what the suite did, and that the servers' records
+    /// fit together, is part of the check.
     pub(crate) fn end(self) -> Outcome {
+        command::run(&mut self.ringfs(&["check"]))?;
         command::run(&mut self.ringfs(&["down", "--wipe"]))
     }
 
