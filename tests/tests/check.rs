@@ -73,6 +73,7 @@ fn a_lost_segment_and_leaked_chunks_are_found_and_repaired() {
     assert_eq!(kinds(&report), ["segment-missing"]);
     assert_eq!(report["problems"][0]["path"], "/tree/large");
     std::fs::rename(&saved, &segment).unwrap();
+    assert_eq!(check(&sandbox, 0, &[])["clean"], true);
 
     // Chunks of an inode that does not exist, where a server finds them when it starts.
     sandbox.ok(["down"]);
@@ -91,6 +92,30 @@ fn a_lost_segment_and_leaked_chunks_are_found_and_repaired() {
     let copy = sandbox.path("copy");
     sandbox.ok(["get", "/tree/large", copy.to_str().unwrap()]);
     assert_eq!(std::fs::read(copy).unwrap(), vec![7; LARGE]);
+}
+
+#[test]
+fn a_segment_that_goes_while_its_server_is_down_is_missed() {
+    let sandbox = Sandbox::new();
+    cluster(&sandbox);
+    sandbox.ok(["down"]);
+    let segment = files(&sandbox.path(".local/share/ringfs/ringfs"), "/segments/").remove(0);
+    std::fs::remove_file(&segment).unwrap();
+    // Also at a later start.
+    for _ in 0..2 {
+        sandbox.ok(["up"]);
+        let report = check(&sandbox, 1, &["--repair"]);
+        assert_eq!(kinds(&report), ["segment-missing"]);
+        let copy = sandbox.path("copy");
+        let get = sandbox.run(["get", "/tree/large", copy.to_str().unwrap()]);
+        assert_eq!(get.code, Some(1), "no zeros in place of what was lost");
+        sandbox.ok(["down"]);
+    }
+    sandbox.ok(["up"]);
+    let report = check(&sandbox, 0, &["--repair", "--accept-loss"]);
+    assert_eq!(report["repairs"][0]["outcome"], "repaired");
+    sandbox.ok(["get", "/tree/large", sandbox.path("rest").to_str().unwrap()]);
+    assert_eq!(std::fs::read(sandbox.path("rest")).unwrap().len(), LARGE);
 }
 
 #[test]

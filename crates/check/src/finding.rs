@@ -257,7 +257,7 @@ impl Finding {
             Self::ChunksBeyond { .. } => "--repair cuts the file at its size",
             Self::GenerationAhead { .. } => "--repair makes the file writable again",
             Self::SegmentMissing { .. } => {
-                "its bytes are lost and read as zeros: write the file anew, then restart the node"
+                "put it back while the node is down, or lose its bytes with --repair --accept-loss"
             }
             Self::ManyNames { .. } => "remove all names but one",
             Self::Unended { .. } => "see `ringfs status` and `ringfs logs`, and check again",

@@ -12,6 +12,8 @@ pub struct RepairOptions {
     pub lost_and_found: Option<InodeNumber>,
     /// Remove names that lead to nothing.
     pub drop_dangling: bool,
+    /// Let files read as zeros where their segments are lost.
+    pub accept_loss: bool,
 }
 
 /// What became of a problem.
@@ -77,6 +79,9 @@ impl Checker {
             }
             Finding::DanglingName { directory, name, inode } if options.drop_dangling => {
                 (home(directory), Repair::DropName { directory, name, inode })
+            }
+            Finding::SegmentMissing { inode, run } if options.accept_loss => {
+                (problem.target, Repair::ForgetSegment { inode, run })
             }
             _ => return None,
         })

@@ -38,6 +38,10 @@ impl Target {
                 self.adopt(directory, name, inode, kind).await?
             }
             Repair::Free { inode, changed } => self.free(inode, changed).await?,
+            Repair::ForgetSegment { inode, run } => {
+                let forgotten = self.store.forget_missing_segment(inode, run).await;
+                forgotten.map_err(|error| error.status())?
+            }
             Repair::DropName { directory, name, inode } => {
                 self.drop_name(directory, name, inode).await?
             }

@@ -6,6 +6,7 @@
 //! Deliberately without generations and cuts, which `store` keeps in the log.
 
 mod holes;
+mod manifest;
 mod scan;
 mod space;
 

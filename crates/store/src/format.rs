@@ -179,7 +179,7 @@ pub(crate) async fn verify(
 }
 
 /// The content in front of a valid checksum.
-fn checked(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+pub(crate) fn checked(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let at = bytes.len().checked_sub(4).ok_or(DecodeError::Truncated)?;
     let (content, checksum) = bytes.split_at(at);
     if crc32c::crc32c(content) != u32::from_bytes(checksum)? {
@@ -203,7 +203,8 @@ async fn read_small(disk: &Disk, path: &Path) -> Result<Option<Buffer>, StorageE
     result.map(|_| Some(buffer))
 }
 
-async fn replace_small(
+/// Replaces a file with `content` and its checksum, durably.
+pub(crate) async fn replace_small(
     disk: &Disk,
     directory: &Path,
     name: &str,

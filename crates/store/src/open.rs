@@ -60,8 +60,9 @@ pub(crate) async fn open(
         }
     }
     let chunks = Chunks::open(&disk, root_path(directory), options.open_segments).await?;
-    if !replayed.clean {
-        chunks.mark_all();
+    match replayed.clean {
+        true => chunks.expect_manifest(directory, life.incarnation).await,
+        false => chunks.mark_all(),
     }
     heads.sync_everything().await?;
     sync_log_files(&disk, directory, &replayed).await?;

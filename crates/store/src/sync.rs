@@ -132,6 +132,10 @@ impl Engine {
                 deadline = None;
             }
             if self.syncer.close.get() {
+                let incarnation = self.log.incarnation();
+                if let Err(error) = self.chunks.write_manifest(&self.directory, incarnation).await {
+                    tracing::warn!("cannot note which segments there are: {error}");
+                }
                 let closed = self.log.close().await;
                 *self.syncer.closed.borrow_mut() = Some(closed);
                 self.syncer.wake();

@@ -317,6 +317,13 @@ pub enum Repair {
         /// Its change time.
         changed: Timestamp,
     },
+    /// Stop counting on a segment that is not on the disk; at its owner.
+    ForgetSegment {
+        /// The file.
+        inode: InodeNumber,
+        /// Which run of chunks.
+        run: u32,
+    },
     /// Remove a name that leads to nothing.
     DropName {
         /// The directory; at its home.
@@ -337,4 +344,5 @@ wire_enum!(Repair, "repair" {
     7 => Adopt { directory, name, inode, kind },
     8 => Free { inode, changed },
     9 => DropName { directory, name, inode },
+    10 => ForgetSegment { inode, run },
 });

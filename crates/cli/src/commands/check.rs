@@ -39,6 +39,9 @@ pub(crate) struct CheckArguments {
     /// With --repair: remove names whose inodes do not exist
     #[arg(long, requires = "repair")]
     drop_dangling: bool,
+    /// With --repair: let files read as zeros where they have lost data for good
+    #[arg(long, requires = "repair")]
+    accept_loss: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -148,7 +151,11 @@ impl CheckArguments {
             true => Some(lost_and_found(platform, found).await?),
             false => None,
         };
-        let options = RepairOptions { lost_and_found, drop_dangling: self.drop_dangling };
+        let options = RepairOptions {
+            lost_and_found,
+            drop_dangling: self.drop_dangling,
+            accept_loss: self.accept_loss,
+        };
         let mut done = Vec::new();
         for problem in &report.problems {
             match checker.repair(problem, options).await {

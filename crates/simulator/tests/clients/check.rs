@@ -172,7 +172,7 @@ fn lost_names_and_wrong_counts_are_found_and_repaired() {
 
         let client = world.client(1);
         let lost = client.mkdir(ROOT, &name("lost+found"), DIRECTORY).await.unwrap().inode;
-        let options = RepairOptions { lost_and_found: Some(lost), drop_dangling: false };
+        let options = RepairOptions { lost_and_found: Some(lost), ..RepairOptions::default() };
         let done = repair(&world, options).await;
         assert!(done.iter().all(|(_, outcome)| *outcome == Outcome::Repaired), "{done:?}");
         expect(&check(&world).await, &[]);
