@@ -225,8 +225,10 @@ impl Target {
             InodeType::Directory => namespace::is_empty(&self.store.state(), inode),
             _ => false,
         };
-        let is_kept = known.links > 0 && !is_empty || self.is_referenced(inode);
-        if is_kept || known.changed != changed || inode == InodeNumber::ROOT {
+        if self.is_referenced(inode) {
+            return Err(Status::Busy);
+        }
+        if known.links > 0 && !is_empty || known.changed != changed || inode == InodeNumber::ROOT {
             return Ok(false);
         }
         let unlink = |inode: &mut ringfs_store::Inode| inode.attributes.links = 0;

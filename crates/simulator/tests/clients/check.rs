@@ -15,7 +15,7 @@ use crate::world::{CHUNK, OWNER, World, name, run};
 const ROOT: InodeNumber = InodeNumber::ROOT;
 const DIRECTORY: FilePermissions = FilePermissions { mode: 0o755, uid: 0, gid: 0 };
 /// What was open in the last life of a server is forgotten after this.
-const GRACE: Duration = Duration::from_secs(12);
+const GRACE: Duration = Duration::from_secs(60);
 /// A file of this size has chunks at all targets.
 const LARGE: usize = 12 * CHUNK as usize;
 
