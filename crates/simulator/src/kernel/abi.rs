@@ -95,6 +95,8 @@ const INIT_FLAGS: u32 = 1 // ASYNC_READ
 const INIT_FLAGS_2: u32 = 1 << 4;
 /// Flags that a mount must not ask for: WRITEBACK_CACHE.
 const INIT_FORBIDDEN: u32 = 1 << 16;
+/// Flags that a mount must ask for, because this kernel behaves as they say: AUTO_INVAL_DATA.
+const INIT_REQUIRED: u32 = 1 << 12;
 
 /// A request's bytes.
 pub(crate) fn request(opcode: Opcode, unique: u64, node: InodeNumber, body: &[u8]) -> Vec<u8> {
@@ -145,7 +147,8 @@ pub(crate) fn check_init(body: &[u8]) -> Result<(), String> {
     if major != VERSION.0 || minor > VERSION.1 {
         return Err(format!("the mount speaks FUSE {major}.{minor}"));
     }
-    if flags & INIT_FORBIDDEN != 0 || flags & !INIT_FLAGS != 0 {
+    let is_refused = flags & INIT_FORBIDDEN != 0 || flags & !INIT_FLAGS != 0;
+    if is_refused || flags & INIT_REQUIRED != INIT_REQUIRED {
         return Err(format!("the mount asks for flags {flags:#x}"));
     }
     Ok(())
