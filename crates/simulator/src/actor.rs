@@ -155,6 +155,10 @@ fn learn(knowledge: &mut Knowledge, event: &Event) {
         (Outcome::Done(Reply::Entries(entries)), _) => {
             entries.iter().for_each(|entry| knowledge.learn(entry.inode, entry.kind));
         }
+        (Outcome::Done(Reply::Pages(pages)), _) => {
+            let entries = pages.iter().flat_map(|page| &page.entries);
+            entries.for_each(|entry| knowledge.learn(entry.inode, entry.kind));
+        }
         (Outcome::Done(Reply::Nothing), Operation::Open { inode }) => {
             knowledge.learn(*inode, InodeType::File);
         }

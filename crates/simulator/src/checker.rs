@@ -236,6 +236,9 @@ fn numbers(event: &Event) -> Vec<InodeNumber> {
     match &event.outcome {
         Outcome::Done(Reply::Attributes(shown)) => vec![shown.inode],
         Outcome::Done(Reply::Entries(entries)) => entries.iter().map(|e| e.inode).collect(),
+        Outcome::Done(Reply::Pages(pages)) => {
+            pages.iter().flat_map(|page| &page.entries).map(|e| e.inode).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -410,7 +413,9 @@ fn why_not(model: &Model, event: &Event, stage: usize, used: &BTreeSet<InodeNumb
             }
         }
         (Operation::Append { inode, .. }, _) => text += &describe(model, *inode),
-        (Operation::ReadDirectory { directory }, _) => text += &describe(model, *directory),
+        (Operation::ReadDirectory { directory } | Operation::ListPages { directory, .. }, _) => {
+            text += &describe(model, *directory)
+        }
         (Operation::Lookup { place } | Operation::Create { place, .. }, _) => {
             text += &format!("; names {:?}", model.find(*place).map(|(id, _)| id));
         }

@@ -139,9 +139,7 @@ impl Found {
                 }
             };
             let links = if shown.kind == InodeType::Directory { 1 } else { shown.links };
-            let (accessed, modified) = (None, None);
-            let inode = Inode { kind, mode: shown.mode, links, accessed, modified };
-            model.set(Id::Number(*number), inode);
+            model.set(Id::Number(*number), Inode { links, ..Inode::new(kind, shown.mode) });
         }
         model
     }

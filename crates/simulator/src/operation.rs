@@ -8,7 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_wire::{Attributes, Errno, InodeNumber, InodeType, Name};
+use ringfs_wire::{Attributes, Errno, InodeNumber, InodeType, Name, RenameMode};
 
 use crate::content::Tag;
 
@@ -20,6 +20,11 @@ impl Label {
     /// How it is spelled in the file system.
     pub(crate) fn name(self) -> Name {
         Name::new(self.to_string().as_bytes()).expect("a letter is a name")
+    }
+
+    /// Where it stands in listings. No two labels collide.
+    pub(crate) fn cookie(self) -> u64 {
+        ringfs_store::namespace::first_cookie(&self.name())
     }
 
     /// The label spelled `name`.
@@ -58,27 +63,96 @@ pub(crate) fn symlink_target(tag: Tag) -> Vec<u8> {
 /// One call of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Lookup { place: Place },
-    Create { place: Place, exclusive: bool, mode: u32 },
-    MakeDirectory { place: Place, mode: u32 },
-    Symlink { place: Place, tag: Tag },
-    Unlink { place: Place },
-    RemoveDirectory { place: Place },
-    Link { inode: InodeNumber, place: Place },
-    Rename { from: Place, to: Place, no_replace: bool },
-    ReadDirectory { directory: InodeNumber },
-    ReadLink { inode: InodeNumber },
-    Stat { inode: InodeNumber },
-    Chmod { inode: InodeNumber, mode: u32 },
-    SetTimes { inode: InodeNumber, accessed: u32, modified: u32 },
-    Open { inode: InodeNumber },
-    Close { inode: InodeNumber },
-    Truncate { inode: InodeNumber, size: u64 },
-    Read { inode: InodeNumber, offset: u64, len: u64 },
-    Write { inode: InodeNumber, offset: u64, len: u64, tag: Tag },
-    Append { inode: InodeNumber, len: u64, tag: Tag },
-    SyncFile { inode: InodeNumber },
-    SyncDirectory { directory: InodeNumber },
+    Lookup {
+        place: Place,
+    },
+    Create {
+        place: Place,
+        exclusive: bool,
+        mode: u32,
+    },
+    MakeDirectory {
+        place: Place,
+        mode: u32,
+    },
+    Symlink {
+        place: Place,
+        tag: Tag,
+    },
+    Unlink {
+        place: Place,
+    },
+    RemoveDirectory {
+        place: Place,
+    },
+    Link {
+        inode: InodeNumber,
+        place: Place,
+    },
+    Rename {
+        from: Place,
+        to: Place,
+        mode: RenameMode,
+    },
+    CreateNameless {
+        directory: InodeNumber,
+        mode: u32,
+    },
+    ReadDirectory {
+        directory: InodeNumber,
+    },
+    /// Reads a directory a few entries at a time.
+    ListPages {
+        directory: InodeNumber,
+        limit: u32,
+    },
+    ReadLink {
+        inode: InodeNumber,
+    },
+    Stat {
+        inode: InodeNumber,
+    },
+    Chmod {
+        inode: InodeNumber,
+        mode: u32,
+    },
+    SetTimes {
+        inode: InodeNumber,
+        accessed: u32,
+        modified: u32,
+    },
+    Open {
+        inode: InodeNumber,
+    },
+    Close {
+        inode: InodeNumber,
+    },
+    Truncate {
+        inode: InodeNumber,
+        size: u64,
+    },
+    Read {
+        inode: InodeNumber,
+        offset: u64,
+        len: u64,
+    },
+    Write {
+        inode: InodeNumber,
+        offset: u64,
+        len: u64,
+        tag: Tag,
+    },
+    Append {
+        inode: InodeNumber,
+        len: u64,
+        tag: Tag,
+    },
+    SyncFile {
+        inode: InodeNumber,
+    },
+    SyncDirectory {
+        directory: InodeNumber,
+    },
     SyncAll,
 }
 
@@ -113,9 +187,9 @@ impl Operation {
             | Self::Write { inode, .. }
             | Self::Append { inode, .. }
             | Self::SyncFile { inode } => Some(inode),
-            Self::ReadDirectory { directory } | Self::SyncDirectory { directory } => {
-                Some(directory)
-            }
+            Self::ReadDirectory { directory }
+            | Self::ListPages { directory, .. }
+            | Self::SyncDirectory { directory } => Some(directory),
             _ => None,
         }
     }
@@ -157,6 +231,15 @@ pub(crate) struct Listed {
     pub(crate) kind: InodeType,
 }
 
+/// Part of a listing: everything with a cookie behind `after`, up to `until`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) after: u64,
+    pub(crate) until: u64,
+    /// Sorted by label.
+    pub(crate) entries: Vec<Listed>,
+}
+
 /// What a successful call gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -164,6 +247,8 @@ pub(crate) enum Reply {
     Attributes(Shown),
     /// Sorted by label.
     Entries(Vec<Listed>),
+    /// In the order of cookies, each as of a moment of its own.
+    Pages(Vec<Page>),
     Target(Vec<u8>),
     Data(Rc<[u8]>),
     Offset(u64),
@@ -208,10 +293,18 @@ impl fmt::Display for Operation {
             Self::Unlink { place } => write!(f, "unlink {place}"),
             Self::RemoveDirectory { place } => write!(f, "rmdir {place}"),
             Self::Link { inode, place } => write!(f, "link {inode} as {place}"),
-            Self::Rename { from, to, no_replace } => {
-                write!(f, "rename {from} to {to}{}", if *no_replace { ", no replace" } else { "" })
+            Self::Rename { from, to, mode } => match mode {
+                RenameMode::Replace => write!(f, "rename {from} to {to}"),
+                RenameMode::NoReplace => write!(f, "rename {from} to {to}, no replace"),
+                RenameMode::Exchange => write!(f, "exchange {from} and {to}"),
+            },
+            Self::CreateNameless { directory, mode } => {
+                write!(f, "create nameless in {directory}, mode {mode:o}")
             }
             Self::ReadDirectory { directory } => write!(f, "readdir {directory}"),
+            Self::ListPages { directory, limit } => {
+                write!(f, "readdir {directory} by {limit}")
+            }
             Self::ReadLink { inode } => write!(f, "readlink {inode}"),
             Self::Stat { inode } => write!(f, "stat {inode}"),
             Self::Chmod { inode, mode } => write!(f, "chmod {inode} {mode:o}"),
@@ -238,12 +331,9 @@ impl fmt::Display for Outcome {
         match self {
             Self::Done(Reply::Nothing) => write!(f, "ok"),
             Self::Done(Reply::Attributes(shown)) => write!(f, "{shown}"),
-            Self::Done(Reply::Entries(entries)) => {
-                write!(f, "[")?;
-                for Listed { label, inode, kind } in entries {
-                    write!(f, " {label}={inode}({kind:?})")?;
-                }
-                write!(f, " ]")
+            Self::Done(Reply::Entries(entries)) => show_entries(entries, f),
+            Self::Done(Reply::Pages(pages)) => {
+                pages.iter().try_for_each(|page| show_entries(&page.entries, f))
             }
             Self::Done(Reply::Target(target)) => write!(f, "\"{}\"", target.escape_ascii()),
             Self::Done(Reply::Data(data)) => write!(f, "{} bytes", data.len()),
@@ -252,6 +342,14 @@ impl fmt::Display for Outcome {
             Self::Unknown(why) => write!(f, "unknown ({why})"),
         }
     }
+}
+
+fn show_entries(entries: &[Listed], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "[")?;
+    for Listed { label, inode, kind } in entries {
+        write!(f, " {label}={inode}({kind:?})")?;
+    }
+    write!(f, " ]")
 }
 
 impl fmt::Display for Shown {

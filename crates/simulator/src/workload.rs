@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ringfs_platform::sim::{Faults, SimulationRng};
-use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType};
+use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, RenameMode};
 
 use crate::content::Tag;
 use crate::operation::{Label, Operation, Place};
@@ -43,7 +43,9 @@ enum Choice {
     ReadLink,
     Link,
     Rename,
+    CreateNameless,
     ReadDirectory,
+    ListPages,
     Stat,
     Chmod,
     SetTimes,
@@ -59,7 +61,7 @@ enum Choice {
 }
 
 /// Every kind, with its usual weight.
-const CHOICES: [(Choice, u64); 22] = [
+const CHOICES: [(Choice, u64); 24] = [
     (Choice::Lookup, 6),
     (Choice::Create, 10),
     (Choice::MakeDirectory, 8),
@@ -69,7 +71,9 @@ const CHOICES: [(Choice, u64); 22] = [
     (Choice::ReadLink, 1),
     (Choice::Link, 4),
     (Choice::Rename, 10),
+    (Choice::CreateNameless, 3),
     (Choice::ReadDirectory, 3),
+    (Choice::ListPages, 3),
     (Choice::Stat, 3),
     (Choice::Chmod, 2),
     (Choice::SetTimes, 2),
@@ -262,15 +266,32 @@ impl Knowledge {
                 Operation::MakeDirectory { place, mode }
             }
             Choice::Symlink if has_room => Operation::Symlink { place, tag: self.tag() },
-            Choice::Create | Choice::MakeDirectory | Choice::Symlink => Operation::Unlink { place },
+            Choice::CreateNameless if has_room && held.len() < OPEN_MAX => {
+                Operation::CreateNameless { directory: place.directory, mode }
+            }
+            Choice::Create | Choice::MakeDirectory | Choice::Symlink | Choice::CreateNameless => {
+                Operation::Unlink { place }
+            }
             Choice::RemoveDirectory => Operation::RemoveDirectory { place },
             Choice::Unlink => Operation::Unlink { place },
-            Choice::Link => Operation::Link { inode: self.other(rng, None)?, place },
+            Choice::Link => {
+                // What is open may be waiting for its first name.
+                let open = if rng.chance(400) { pick(rng, held) } else { None };
+                Operation::Link { inode: open.or_else(|| self.other(rng, None))?, place }
+            }
             Choice::Rename => {
-                let to = self.place(swarm, rng);
-                Operation::Rename { from: place, to, no_replace: rng.chance(200) }
+                let mode = match rng.below(10) {
+                    0 | 1 => RenameMode::NoReplace,
+                    2 | 3 => RenameMode::Exchange,
+                    _ => RenameMode::Replace,
+                };
+                Operation::Rename { from: place, to: self.place(swarm, rng), mode }
             }
             Choice::ReadDirectory => Operation::ReadDirectory { directory: place.directory },
+            Choice::ListPages => {
+                let limit = 1 + rng.below(3) as u32;
+                Operation::ListPages { directory: place.directory, limit }
+            }
             Choice::ReadLink => {
                 Operation::ReadLink { inode: self.other(rng, Some(InodeType::Symlink))? }
             }

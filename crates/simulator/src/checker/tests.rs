@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringfs_wire::Errno;
+use ringfs_wire::{Errno, RenameMode};
 
 use super::*;
 use crate::content;
@@ -133,7 +133,7 @@ fn appends_are_seen_once_each_in_any_order() {
 #[test]
 fn a_rename_shows_one_of_its_names_at_any_moment() {
     let mut checker = checker(&[event(0, (1, 2), create(0), shown(10, 1, 0))]);
-    let rename = Operation::Rename { from: place(0), to: place(1), no_replace: false };
+    let rename = Operation::Rename { from: place(0), to: place(1), mode: RenameMode::Replace };
     let listed = |span, labels: &[u8]| {
         let entry =
             |&label| Listed { label: Label(label), inode: InodeNumber(10), kind: InodeType::File };

@@ -9,8 +9,8 @@ use ringfs_wire::{Errno, InodeNumber, InodeType};
 
 use super::Trouble;
 use crate::content;
-use crate::kernel::{Attr, Change, File, Kernel, NOT_CONNECTED};
-use crate::operation::{Label, Listed, Operation, Place, Reply, Shown, symlink_target};
+use crate::kernel::{Attr, Change, Entry, File, Kernel, NOT_CONNECTED};
+use crate::operation::{Label, Listed, Operation, Page, Place, Reply, Shown, symlink_target};
 
 /// Permission bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
@@ -140,11 +140,19 @@ impl MountDoor {
             Operation::Link { inode, place } => {
                 done(kernel.link(inode, at(place, &spell(place))).await)
             }
-            Operation::Rename { from, to, no_replace } => {
+            Operation::Rename { from, to, mode } => {
                 let (old, new) = (spell(from), spell(to));
-                done(kernel.rename(at(from, &old), at(to, &new), no_replace).await)
+                done(kernel.rename(at(from, &old), at(to, &new), mode).await)
+            }
+            Operation::CreateNameless { directory, mode } => {
+                let made = kernel.create_nameless(directory, mode).await;
+                match made {
+                    Ok((file, attr)) => self.keep_new(file, attr).await,
+                    Err(errno) => Err(errno),
+                }
             }
             Operation::ReadDirectory { directory } => self.list(directory).await,
+            Operation::ListPages { directory, limit } => self.list_pages(directory, limit).await,
             Operation::SyncDirectory { directory } => done(kernel.sync_directory(directory).await),
             Operation::SyncAll => done(kernel.sync_all().await),
             _ => return None,
@@ -210,6 +218,10 @@ impl MountDoor {
     async fn create(&self, place: Place, exclusive: bool, mode: u32) -> Result<Reply, Errno> {
         let name = spell(place);
         let (file, attr) = self.kernel.create(at(place, &name), mode, exclusive).await?;
+        self.keep_new(file, attr).await
+    }
+
+    async fn keep_new(&self, file: File, attr: Attr) -> Result<Reply, Errno> {
         // The one that made it stays; what is read goes through a handle of its own.
         let reading = self.kernel.open_to_read(attr.inode).await?;
         self.keep(Handles { reading, writing: Some(file) }).await?;
@@ -218,19 +230,34 @@ impl MountDoor {
 
     async fn list(&self, directory: InodeNumber) -> Result<Reply, Errno> {
         let entries = self.kernel.list(directory).await?;
-        let listed = entries.iter().filter_map(|entry| {
-            let name = ringfs_wire::Name::new(&entry.name).ok()?;
-            let kind = match entry.kind {
-                DIRECTORY => InodeType::Directory,
-                SYMLINK => InodeType::Symlink,
-                _ => InodeType::File,
-            };
-            Some(Listed { label: Label::parse(&name)?, inode: entry.inode, kind })
-        });
-        let mut listed: Vec<Listed> = listed.collect();
+        let mut listed: Vec<Listed> = entries.iter().filter_map(listed).collect();
         listed.sort_unstable();
         Ok(Reply::Entries(listed))
     }
+
+    /// How many requests of the mount made up a page is not known here: each entry counts as a page
+    /// of its own.
+    async fn list_pages(&self, directory: InodeNumber, limit: u32) -> Result<Reply, Errno> {
+        let entries = self.kernel.list_pages(directory, limit).await?;
+        let (mut pages, mut after) = (Vec::new(), 0);
+        for entry in &entries {
+            let entries = listed(entry).into_iter().collect();
+            pages.push(Page { after, until: entry.offset, entries });
+            after = entry.offset;
+        }
+        pages.push(Page { after, until: u64::MAX, entries: Vec::new() });
+        Ok(Reply::Pages(pages))
+    }
+}
+
+fn listed(entry: &Entry) -> Option<Listed> {
+    let name = ringfs_wire::Name::new(&entry.name).ok()?;
+    let kind = match entry.kind {
+        DIRECTORY => InodeType::Directory,
+        SYMLINK => InodeType::Symlink,
+        _ => InodeType::File,
+    };
+    Some(Listed { label: Label::parse(&name)?, inode: entry.inode, kind })
 }
 
 fn spell(place: Place) -> Vec<u8> {

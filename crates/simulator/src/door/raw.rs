@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use ringfs_client::{Client, ClientError, OpenFile};
+use ringfs_client::{Client, ClientError, OpenFile, OpenMode};
 use ringfs_platform::{Buffer, Slice};
 use ringfs_wire::{
-    AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, RenameMode, Timestamp,
+    AttributeChanges, Attributes, DirectoryItem, Errno, FilePermissions, InodeNumber, Timestamp,
 };
 
 use crate::content;
-use crate::operation::{Label, Listed, Operation, Reply, Shown, symlink_target};
+use crate::operation::{Label, Listed, Operation, Page, Reply, Shown, symlink_target};
 
 /// Entries a page of a directory holds: all of them, because several pages are not one moment.
 const PAGE_LIMIT: u32 = 64;
@@ -91,13 +91,22 @@ impl RawDoor {
                 client.link(inode, place.directory, &place.label.name()).await?;
                 Reply::Nothing
             }
-            Operation::Rename { from, to, no_replace } => {
+            Operation::Rename { from, to, mode } => {
                 let (old, new) = (from.label.name(), to.label.name());
-                let mode = if no_replace { RenameMode::NoReplace } else { RenameMode::Replace };
                 client.rename(from.directory, &old, to.directory, &new, mode).await?;
                 Reply::Nothing
             }
+            Operation::CreateNameless { directory, mode } => {
+                let (permissions, mode) = (permissions(mode), OpenMode::READ_WRITE);
+                let file = client.create_nameless(directory, permissions, 0, mode).await?;
+                let attributes = file.attributes();
+                self.keep(file);
+                shown(attributes)
+            }
             Operation::ReadDirectory { directory } => list(&client, directory).await?,
+            Operation::ListPages { directory, limit } => {
+                list_pages(&client, directory, limit).await?
+            }
             Operation::ReadLink { inode } => Reply::Target(client.read_link(inode).await?),
             Operation::Stat { inode } => shown(client.attributes(inode).await?),
             Operation::SyncDirectory { directory } => {
@@ -182,11 +191,34 @@ fn data(tag: content::Tag, offset: u64, len: u64) -> Slice {
 /// All names of a directory.
 async fn list(client: &Client, directory: InodeNumber) -> Result<Reply, ClientError> {
     let page = client.read_directory(directory, 0, PAGE_LIMIT).await?;
-    let listed = page.items.iter().filter_map(|item| {
+    Ok(Reply::Entries(listed(&page.items)))
+}
+
+/// The same, a few at a time.
+async fn list_pages(
+    client: &Client,
+    directory: InodeNumber,
+    limit: u32,
+) -> Result<Reply, ClientError> {
+    let (mut pages, mut after) = (Vec::new(), 0);
+    loop {
+        let page = client.read_directory(directory, after, limit).await?;
+        let last = page.items.last().map(|item| item.cookie).filter(|_| !page.end);
+        let until = last.unwrap_or(u64::MAX);
+        pages.push(Page { after, until, entries: listed(&page.items) });
+        match last {
+            Some(last) => after = last,
+            None => return Ok(Reply::Pages(pages)),
+        }
+    }
+}
+
+fn listed(items: &[DirectoryItem]) -> Vec<Listed> {
+    let listed = items.iter().filter_map(|item| {
         let label = Label::parse(&item.name)?;
         Some(Listed { label, inode: item.inode, kind: item.kind })
     });
     let mut listed: Vec<Listed> = listed.collect();
     listed.sort_unstable();
-    Ok(Reply::Entries(listed))
+    listed
 }

@@ -44,6 +44,7 @@ pub(crate) enum Opcode {
     ReadDirectoryPlus = 44,
     Rename = 45,
     SyncFs = 50,
+    TmpFile = 51,
 }
 
 /// `FOPEN_DIRECT_IO`.
@@ -60,10 +61,14 @@ pub(crate) const READ_WRITE: u32 = 2;
 pub(crate) const EXCLUSIVE: u32 = 0o200;
 /// `O_CREAT`.
 pub(crate) const CREATE: u32 = 0o100;
+/// `O_TMPFILE`.
+pub(crate) const TMPFILE: u32 = 0o20_200_000;
 /// `O_APPEND`.
 pub(crate) const APPEND: u32 = 0o2000;
 /// `RENAME_NOREPLACE`.
 pub(crate) const NO_REPLACE: u32 = 1;
+/// `RENAME_EXCHANGE`.
+pub(crate) const EXCHANGE: u32 = 2;
 /// `FATTR_*`: which fields of a change are meant.
 pub(crate) const SET_MODE: u32 = 1;
 pub(crate) const SET_SIZE: u32 = 1 << 3;

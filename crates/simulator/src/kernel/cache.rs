@@ -128,6 +128,22 @@ impl Cache {
         }
     }
 
+    /// An exchange of ours.
+    pub(crate) fn exchange_names(
+        &mut self,
+        (from, old): (InodeNumber, &[u8]),
+        (to, new): (InodeNumber, &[u8]),
+    ) {
+        let here = self.dentries.remove(&(from, old.to_vec()));
+        let there = self.dentries.remove(&(to, new.to_vec()));
+        if let Some(dentry) = here {
+            self.dentries.insert((to, new.to_vec()), dentry);
+        }
+        if let Some(dentry) = there {
+            self.dentries.insert((from, old.to_vec()), dentry);
+        }
+    }
+
     /// Attributes that are true now.
     pub(crate) fn attr(&mut self, inode: InodeNumber, now: Duration) -> Option<Attr> {
         let found = self.inodes.get(&inode)?;

@@ -12,6 +12,6 @@ mod connection;
 mod files;
 mod names;
 
-pub(crate) use abi::Attr;
+pub(crate) use abi::{Attr, Listed as Entry};
 pub(crate) use connection::{Kernel, NOT_CONNECTED};
 pub(crate) use files::{Change, File};

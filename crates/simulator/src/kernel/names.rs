@@ -2,7 +2,7 @@
 //!
 //! Who changes names in a directory has it for himself; who only looks shares it.
 
-use ringfs_wire::{Errno, InodeNumber};
+use ringfs_wire::{Errno, InodeNumber, RenameMode};
 
 use super::abi::{self, Attr, Entry, Listed, Opcode, Reader, Writer};
 use super::cache::Known;
@@ -13,6 +13,8 @@ use super::files::File;
 const WALKS_MAX: usize = 4;
 /// Bytes of a directory asked for at once.
 const LISTING_LEN: u32 = 64 << 10;
+/// Bytes of one entry with a short name.
+const ENTRY_LEN: u32 = 160;
 /// A regular file.
 const REGULAR: u32 = 0o100_000;
 
@@ -200,6 +202,21 @@ impl Kernel {
         Ok((self.opened(entry.node, handle, flags).await, entry.attr.attr))
     }
 
+    /// open(2) with O_TMPFILE.
+    pub(crate) async fn create_nameless(
+        &self,
+        directory: InodeNumber,
+        mode: u32,
+    ) -> Result<(File, Attr), Errno> {
+        let mut body = Writer::default();
+        let flags = abi::READ_WRITE | abi::TMPFILE;
+        body.u32(flags).u32(REGULAR | mode).u32(0).u32(0).name(b"/");
+        let read = |reader: &mut Reader<'_>| Ok((reader.entry()?, reader.opened()?));
+        let (entry, (handle, flags)) = self.ask(Opcode::TmpFile, directory, &body.0, read).await?;
+        self.cache.borrow_mut().set_attr(&entry.attr, self.now());
+        Ok((self.opened(entry.node, handle, flags).await, entry.attr.attr))
+    }
+
     /// A new name came with its inode's attributes.
     fn note_created(&self, place: Place<'_>, entry: &Entry, epoch: u64) {
         let (now, mut cache) = (self.now(), self.cache.borrow_mut());
@@ -271,8 +288,9 @@ impl Kernel {
         &self,
         from: Place<'_>,
         to: Place<'_>,
-        no_replace: bool,
+        mode: RenameMode,
     ) -> Result<(), Errno> {
+        let no_replace = mode == RenameMode::NoReplace;
         if from == to {
             let _taken = self.take(from.0).await;
             return match self.ask_name(from).await? {
@@ -291,6 +309,9 @@ impl Kernel {
         if no_replace && target.is_some() {
             return Err(Errno::EEXIST);
         }
+        if mode == RenameMode::Exchange && target.is_none() {
+            return Err(Errno::ENOENT);
+        }
         if target == Some(source) {
             // Linux trusts what it knew of the old name: of two renames between names of one
             // inode, from two mounts at the same time, both may then succeed. The model does not
@@ -299,13 +320,17 @@ impl Kernel {
                 Some(node) if node == source => return Ok(()),
                 Some(_) => {
                     drop((first, second));
-                    return Box::pin(self.rename(from, to, no_replace)).await;
+                    return Box::pin(self.rename(from, to, mode)).await;
                 }
                 None => return Err(Errno::ENOENT),
             }
         }
         let mut body = Writer::default();
-        let flags = if no_replace { abi::NO_REPLACE } else { 0 };
+        let flags = match mode {
+            RenameMode::Replace => 0,
+            RenameMode::NoReplace => abi::NO_REPLACE,
+            RenameMode::Exchange => abi::EXCHANGE,
+        };
         body.u64(to.0.0).u32(flags).u32(0).name(from.1).name(to.1);
         let result = self.call(Opcode::Rename, from.0, &body.0).await;
         let mut cache = self.cache.borrow_mut();
@@ -313,6 +338,7 @@ impl Kernel {
             cache.drop_attr(inode);
         }
         match result {
+            Ok(_) if mode == RenameMode::Exchange => cache.exchange_names(from, to),
             Ok(_) => cache.move_name(from, to),
             Err(_) => {
                 cache.drop_name(from.0, from.1);
@@ -331,7 +357,7 @@ impl Kernel {
         let _shared = self.share(directory).await;
         let (mut all, mut after) = (None, 0);
         let result = loop {
-            match self.list_page(directory, handle, after).await {
+            match self.list_page(directory, handle, after, LISTING_LEN).await {
                 Ok(page) => match page.last() {
                     Some(last) => {
                         after = last.offset;
@@ -349,15 +375,45 @@ impl Kernel {
         Ok(all)
     }
 
+    /// The same with room for `limit` entries at a time: others may change the directory in between.
+    pub(crate) async fn list_pages(
+        &self,
+        directory: InodeNumber,
+        limit: u32,
+    ) -> Result<Vec<Listed>, Errno> {
+        let (handle, _) = self.open_directory(directory).await?;
+        let (mut all, mut after) = (Vec::new(), 0);
+        let result = loop {
+            let shared = self.share(directory).await;
+            let page = self.list_page(directory, handle, after, limit * ENTRY_LEN).await;
+            drop(shared);
+            match page {
+                Ok(page) => match page.last() {
+                    Some(last) => {
+                        after = last.offset;
+                        all.extend(page);
+                    }
+                    None => break Ok(()),
+                },
+                Err(errno) => break Err(errno),
+            }
+        };
+        self.close_directory(directory, handle).await?;
+        result?;
+        all.retain(|listed| listed.name != b"." && listed.name != b"..");
+        Ok(all)
+    }
+
     async fn list_page(
         &self,
         directory: InodeNumber,
         handle: u64,
         after: u64,
+        len: u32,
     ) -> Result<Vec<Listed>, Errno> {
         let version = self.cache.borrow().version();
         let mut body = Writer::default();
-        body.u64(handle).u64(after).u32(LISTING_LEN).u32(0).u64(0).u32(0).u32(0);
+        body.u64(handle).u64(after).u32(len).u32(0).u64(0).u32(0).u32(0);
         let opcode = Opcode::ReadDirectoryPlus;
         let page = self.ask(opcode, directory, &body.0, |reader| reader.listing()).await?;
         let (now, mut cache) = (self.now(), self.cache.borrow_mut());

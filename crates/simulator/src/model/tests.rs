@@ -1,6 +1,9 @@
 //! The model's own semantics: what each operation changes and how it fails.
 
+use ringfs_wire::RenameMode;
+
 use super::*;
+use crate::operation::{Listed, Page};
 
 fn place(directory: u64, label: u8) -> Place {
     Place { directory: InodeNumber(directory), label: Label(label) }
@@ -43,22 +46,61 @@ fn refuses(model: &Model, operation: Operation, expected: Errno) {
 #[test]
 fn errors_follow_posix() {
     let model = tree();
-    let rename = |from, to, no_replace| Operation::Rename { from, to, no_replace };
+    let rename = |from, to, mode| Operation::Rename { from, to, mode };
     refuses(&model, Operation::Unlink { place: place(1, 0) }, Errno::EISDIR);
     refuses(&model, Operation::Unlink { place: place(1, 9) }, Errno::ENOENT);
     refuses(&model, Operation::RemoveDirectory { place: place(1, 0) }, Errno::ENOTEMPTY);
     refuses(&model, Operation::RemoveDirectory { place: place(10, 0) }, Errno::ENOTDIR);
-    refuses(&model, rename(place(1, 0), place(10, 1), false), Errno::EINVAL);
-    refuses(&model, rename(place(10, 0), place(1, 1), false), Errno::EISDIR);
-    refuses(&model, rename(place(1, 1), place(10, 0), false), Errno::ENOTDIR);
-    refuses(&model, rename(place(1, 1), place(1, 0), false), Errno::ENOTEMPTY);
-    refuses(&model, rename(place(1, 1), place(1, 0), true), Errno::EEXIST);
+    refuses(&model, rename(place(1, 0), place(10, 1), RenameMode::Replace), Errno::EINVAL);
+    refuses(&model, rename(place(10, 0), place(1, 1), RenameMode::Replace), Errno::EISDIR);
+    refuses(&model, rename(place(1, 1), place(10, 0), RenameMode::Replace), Errno::ENOTDIR);
+    refuses(&model, rename(place(1, 1), place(1, 0), RenameMode::Replace), Errno::ENOTEMPTY);
+    refuses(&model, rename(place(1, 1), place(1, 0), RenameMode::NoReplace), Errno::EEXIST);
     refuses(&model, Operation::Symlink { place: place(99, 0), tag: 1 }, Errno::ENOENT);
 }
 
 #[test]
+fn an_exchange_swaps_whatever_two_names_name() {
+    let exchange = |from, to| Operation::Rename { from, to, mode: RenameMode::Exchange };
+    let model = apply(&tree(), exchange(place(10, 0), place(1, 1)), done()).unwrap();
+    assert_eq!(model.find(place(10, 0)).unwrap().0, Id::Number(InodeNumber(12)));
+    assert_eq!(model.find(place(1, 1)).unwrap().0, Id::Number(InodeNumber(11)));
+    let back = apply(&model, exchange(place(1, 1), place(10, 0)), done()).unwrap();
+    assert_eq!(back.hash(), tree().hash());
+    refuses(&tree(), exchange(place(1, 0), place(1, 9)), Errno::ENOENT);
+    refuses(&tree(), exchange(place(1, 0), place(10, 0)), Errno::EINVAL);
+    refuses(&tree(), exchange(place(10, 0), place(1, 0)), Errno::EINVAL);
+}
+
+#[test]
+fn a_page_holds_what_there_is_between_two_cookies() {
+    let model = tree();
+    let mut labels = [Label(0), Label(1)];
+    labels.sort_by_key(|label| label.cookie());
+    let list = Operation::ListPages { directory: InodeNumber(1), limit: 1 };
+    let entry = |label: Label| {
+        let (id, inode) = model.find(Place { directory: InodeNumber(1), label }).unwrap();
+        let Id::Number(number) = id else { unreachable!("everything was seen") };
+        Listed { label, inode: number, kind: inode.wire_kind() }
+    };
+    let page = |after, until, labels: &[Label]| {
+        let entries = labels.iter().map(|label| entry(*label)).collect();
+        Outcome::Done(Reply::Pages(vec![Page { after, until, entries }]))
+    };
+    let [first, second] = labels;
+    let (middle, end) = (first.cookie(), u64::MAX);
+    for good in [page(0, middle, &[first]), page(middle, end, &[second]), page(end - 1, end, &[])] {
+        assert!(apply(&model, list, good).is_some());
+    }
+    for bad in [page(0, middle, &[]), page(0, end, &[first]), page(middle, end, &[first])] {
+        assert!(apply(&model, list, bad).is_none());
+    }
+}
+
+#[test]
 fn rename_replaces_and_moves_the_tree() {
-    let operation = Operation::Rename { from: place(1, 0), to: place(1, 1), no_replace: false };
+    let operation =
+        Operation::Rename { from: place(1, 0), to: place(1, 1), mode: RenameMode::Replace };
     let model = apply(&tree(), operation, done()).unwrap();
     assert!(model.find(place(1, 0)).is_none());
     assert_eq!(model.find(place(1, 1)).unwrap().0, Id::Number(InodeNumber(10)));
@@ -68,8 +110,10 @@ fn rename_replaces_and_moves_the_tree() {
 
 #[test]
 fn equal_trees_have_equal_hashes_however_they_were_made() {
-    let there = Operation::Rename { from: place(10, 0), to: place(12, 3), no_replace: true };
-    let back = Operation::Rename { from: place(12, 3), to: place(10, 0), no_replace: true };
+    let there =
+        Operation::Rename { from: place(10, 0), to: place(12, 3), mode: RenameMode::NoReplace };
+    let back =
+        Operation::Rename { from: place(12, 3), to: place(10, 0), mode: RenameMode::NoReplace };
     let moved = apply(&tree(), there, done()).unwrap();
     assert_ne!(moved.hash(), tree().hash());
     assert_eq!(apply(&moved, back, done()).unwrap().hash(), tree().hash());

@@ -1,0 +1,170 @@
+//! With which errors the model refuses an operation.
+
+use ringfs_wire::{Errno, InodeNumber, RenameMode};
+
+use super::{Id, Inode, Kind, Model, Refusal};
+use crate::operation::{Operation, Place};
+
+/// A missing inode is told as one of these.
+const GONE: [Errno; 2] = [Errno::ENOENT, Errno::ESTALE];
+
+impl Model {
+    /// How this model would refuse the operation. `held`: the caller has the inode open.
+    pub(crate) fn refusal(&self, operation: &Operation, held: bool) -> Refusal {
+        let mut errors = Vec::new();
+        match operation {
+            Operation::Lookup { place } => {
+                self.refuse_parent(place.directory, &mut errors);
+                if self.find(*place).is_none() {
+                    errors.push(Errno::ENOENT);
+                }
+            }
+            Operation::Create { place, exclusive, .. } => {
+                self.refuse_parent(place.directory, &mut errors);
+                match self.find(*place).map(|(_, inode)| &inode.kind) {
+                    Some(_) if *exclusive => errors.push(Errno::EEXIST),
+                    Some(Kind::Directory { .. }) => errors.extend([Errno::EISDIR, Errno::EEXIST]),
+                    Some(Kind::Symlink(_)) => errors.extend([Errno::ELOOP, Errno::EEXIST]),
+                    Some(Kind::File(_)) | None => {}
+                }
+            }
+            Operation::MakeDirectory { place, .. } | Operation::Symlink { place, .. } => {
+                self.refuse_new(*place, &mut errors);
+            }
+            Operation::Link { inode, place } => {
+                self.refuse_new(*place, &mut errors);
+                match self.inode(Id::Number(*inode)) {
+                    Some(inode) if inode.links > 0 || (inode.is_nameless && held) => {}
+                    // It lives as long as anybody has it open.
+                    Some(inode) if inode.is_nameless && errors.is_empty() => {
+                        return Refusal::Perhaps(GONE.into());
+                    }
+                    _ => errors.extend(GONE),
+                }
+            }
+            Operation::Unlink { place } => match self.find(*place) {
+                None => errors.push(Errno::ENOENT),
+                Some((id, _)) if self.is_directory(id) => {
+                    errors.extend([Errno::EISDIR, Errno::EPERM]);
+                }
+                Some(_) => {}
+            },
+            Operation::RemoveDirectory { place } => match self.find(*place) {
+                None => errors.push(Errno::ENOENT),
+                Some((_, Inode { kind: Kind::Directory { entries, .. }, .. })) => {
+                    if !entries.is_empty() {
+                        errors.push(Errno::ENOTEMPTY);
+                    }
+                }
+                Some(_) => errors.push(Errno::ENOTDIR),
+            },
+            Operation::CreateNameless { directory, .. } => {
+                self.refuse_parent(*directory, &mut errors);
+            }
+            Operation::Rename { from, to, mode: RenameMode::Exchange } => {
+                self.refuse_exchange(*from, *to, &mut errors);
+            }
+            Operation::Rename { from, to, mode } => {
+                self.refuse_rename(*from, *to, *mode == RenameMode::NoReplace, &mut errors);
+            }
+            Operation::SyncAll | Operation::Close { .. } => {}
+            Operation::ReadDirectory { directory: inode }
+            | Operation::ListPages { directory: inode, .. }
+            | Operation::SyncDirectory { directory: inode }
+            | Operation::ReadLink { inode }
+            | Operation::Stat { inode }
+            | Operation::Chmod { inode, .. }
+            | Operation::SetTimes { inode, .. }
+            | Operation::Open { inode }
+            | Operation::Truncate { inode, .. }
+            | Operation::Read { inode, .. }
+            | Operation::Write { inode, .. }
+            | Operation::Append { inode, .. }
+            | Operation::SyncFile { inode } => match self.inode(Id::Number(*inode)) {
+                None => errors.extend(GONE),
+                Some(inode) if inode.links == 0 && !held => return Refusal::Perhaps(GONE.into()),
+                Some(_) => {}
+            },
+        }
+        if errors.is_empty() { Refusal::Never } else { Refusal::Always(errors) }
+    }
+
+    fn refuse_parent(&self, directory: InodeNumber, errors: &mut Vec<Errno>) {
+        if self.inode(Id::Number(directory)).is_none_or(|inode| inode.links == 0) {
+            errors.extend(GONE);
+        }
+    }
+
+    fn refuse_new(&self, place: Place, errors: &mut Vec<Errno>) {
+        self.refuse_parent(place.directory, errors);
+        if self.find(place).is_some() {
+            errors.push(Errno::EEXIST);
+        }
+    }
+
+    fn refuse_rename(&self, from: Place, to: Place, no_replace: bool, errors: &mut Vec<Errno>) {
+        let Some((source, _)) = self.find(from) else {
+            // The new name may be looked at first.
+            errors.push(Errno::ENOENT);
+            if no_replace && self.find(to).is_some() {
+                errors.push(Errno::EEXIST);
+            }
+            return;
+        };
+        self.refuse_parent(to.directory, errors);
+        if self.is_directory(source) && self.is_below(Id::Number(to.directory), source) {
+            errors.push(Errno::EINVAL);
+        }
+        let Some((target, replaced)) = self.find(to) else { return };
+        if no_replace {
+            errors.push(Errno::EEXIST);
+        }
+        if source == target {
+            return;
+        }
+        match (self.is_directory(source), &replaced.kind) {
+            (true, Kind::Directory { entries, .. }) => {
+                if !entries.is_empty() {
+                    errors.extend([Errno::ENOTEMPTY, Errno::EEXIST]);
+                }
+            }
+            (true, _) => errors.push(Errno::ENOTDIR),
+            (false, Kind::Directory { entries, .. }) => {
+                errors.push(Errno::EISDIR);
+                if !entries.is_empty() {
+                    errors.push(Errno::ENOTEMPTY);
+                }
+            }
+            (false, _) => {}
+        }
+    }
+
+    fn refuse_exchange(&self, from: Place, to: Place, errors: &mut Vec<Errno>) {
+        self.refuse_parent(to.directory, errors);
+        let (source, target) = (self.find(from), self.find(to));
+        if source.is_none() || target.is_none() {
+            errors.push(Errno::ENOENT);
+        }
+        for (moved, place) in [(source, to), (target, from)] {
+            if let Some((id, _)) = moved
+                && self.is_directory(id)
+                && self.is_below(Id::Number(place.directory), id)
+            {
+                errors.push(Errno::EINVAL);
+            }
+        }
+    }
+
+    /// Whether `id` is `ancestor` or lies in the tree below it.
+    fn is_below(&self, mut id: Id, ancestor: Id) -> bool {
+        loop {
+            if id == ancestor {
+                return true;
+            }
+            match self.inode(id).map(|inode| &inode.kind) {
+                Some(Kind::Directory { parent, .. }) if *parent != id => id = *parent,
+                _ => return false,
+            }
+        }
+    }
+}
