@@ -14,9 +14,9 @@ use std::time::Duration;
 use ringfs_wire::{InodeNumber, InodeType, TargetId};
 
 use crate::checker::{Checker, State};
-use crate::content::{Content, Mark};
+use crate::content::{Content, Mark, Tag};
 use crate::model::{Id, Inode, Kind, Model};
-use crate::operation::{Event, Operation, Outcome, Place, Reply, Shown};
+use crate::operation::{Event, Key, Operation, Outcome, Place, Reply, Shown, xattr_tag};
 
 /// An operation this much older than the cut has been synced in the background.
 const SYNCED_AFTER: Duration = Duration::from_millis(2500);
@@ -42,6 +42,7 @@ pub(crate) struct Found {
     shown: BTreeMap<InodeNumber, Shown>,
     data: BTreeMap<InodeNumber, Rc<[u8]>>,
     targets: BTreeMap<InodeNumber, Vec<u8>>,
+    xattrs: BTreeMap<InodeNumber, BTreeMap<Key, Tag>>,
 }
 
 /// Something that changes as a whole.
@@ -81,6 +82,10 @@ impl Found {
                 }
                 (Operation::ReadLink { inode }, Outcome::Done(Reply::Target(target))) => {
                     found.targets.insert(*inode, target.clone());
+                }
+                (Operation::GetXattr { inode, key }, Outcome::Done(Reply::Value(value))) => {
+                    let tag = xattr_tag(value).ok_or(format!("nobody set that value: {event}"))?;
+                    found.xattrs.entry(*inode).or_default().insert(*key, tag);
                 }
                 (_, Outcome::Done(_)) => {}
                 _ => return Err(format!("the tree cannot be walked:\n    {event}")),
@@ -139,7 +144,8 @@ impl Found {
                 }
             };
             let links = if shown.kind == InodeType::Directory { 1 } else { shown.links };
-            model.set(Id::Number(*number), Inode { links, ..Inode::new(kind, shown.mode) });
+            let xattrs = self.xattrs.get(number).cloned().unwrap_or_default();
+            model.set(Id::Number(*number), Inode { links, xattrs, ..Inode::new(kind, shown.mode) });
         }
         model
     }
@@ -252,7 +258,7 @@ fn series(object: Object, versions: &[(Option<u64>, &Model)]) -> Vec<usize> {
                             Kind::File(content) => content.size(),
                             _ => 0,
                         };
-                        (inode.mode, size, inode.accessed, inode.modified)
+                        (inode.mode, size, inode.xattrs.clone(), inode.accessed, inode.modified)
                     })
                 };
                 let now = attributes(model);
@@ -294,7 +300,9 @@ fn matches(object: Object, model: &Model, found: &Found) -> bool {
             let time = |known: Option<u32>, seen: (i64, u32)| {
                 known.is_none_or(|seconds| seen == (i64::from(seconds), 0))
             };
+            let none = BTreeMap::new();
             is_size_right
+                && inode.xattrs == *found.xattrs.get(&number).unwrap_or(&none)
                 && inode.mode == shown.mode
                 && inode.wire_kind() == shown.kind
                 && time(inode.accessed, shown.accessed)
@@ -510,12 +518,12 @@ fn refuse(
     let value = |model: &Model| match object {
         Object::Name(place) => format!("{:?}", model.find(place).map(|(id, _)| id)),
         Object::Attributes(inode) => match model.inode(Id::Number(inode)) {
-            Some(Inode { kind, mode, accessed, modified, .. }) => {
+            Some(Inode { kind, mode, xattrs, accessed, modified, .. }) => {
                 let size = match kind {
                     Kind::File(content) => content.size(),
                     _ => 0,
                 };
-                format!("mode {mode:o} size {size} times {accessed:?} {modified:?}")
+                format!("mode {mode:o} size {size} times {accessed:?} {modified:?} {xattrs:?}")
             }
             None => String::from("nothing"),
         },
@@ -525,7 +533,7 @@ fn refuse(
             format!("after the cut {place} names {:?}\n", found.entries.get(&place))
         }
         Object::Attributes(inode) => match found.shown.get(&inode) {
-            Some(shown) => format!("after the cut {shown}\n"),
+            Some(shown) => format!("after the cut {shown} {:?}\n", found.xattrs.get(&inode)),
             None => format!("after the cut {inode} is gone\n"),
         },
     };

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use ringfs_wire::{Errno, InodeNumber, InodeType};
 
 use crate::content::{Content, Tag};
-use crate::operation::{Label, Operation, Outcome, Place, Reply, Shown};
+use crate::operation::{Key, Label, Operation, Outcome, Place, Reply, Shown};
 
 /// What the model calls an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,7 @@ pub(crate) struct Inode {
     pub(crate) links: u32,
     /// It never had a name, and may get its first one.
     pub(crate) is_nameless: bool,
+    pub(crate) xattrs: BTreeMap<Key, Tag>,
     /// Seconds, while they are what a caller set.
     pub(crate) accessed: Option<u32>,
     /// Seconds, while they are what a caller set.
@@ -91,7 +92,8 @@ const OWN_LINKS: u32 = 2;
 
 impl Inode {
     pub(crate) fn new(kind: Kind, mode: u32) -> Self {
-        Self { kind, mode, links: 1, is_nameless: false, accessed: None, modified: None }
+        let xattrs = BTreeMap::new();
+        Self { kind, mode, links: 1, is_nameless: false, xattrs, accessed: None, modified: None }
     }
 
     /// The same, before it has a name.

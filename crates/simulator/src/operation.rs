@@ -8,7 +8,9 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_wire::{Attributes, Errno, InodeNumber, InodeType, Name, RenameMode};
+use ringfs_wire::{
+    Attributes, Errno, InodeNumber, InodeType, Name, RenameMode, XattrMode, XattrName,
+};
 
 use crate::content::Tag;
 
@@ -58,6 +60,35 @@ impl fmt::Display for Place {
 /// The target of the symlink made by operation `tag`.
 pub(crate) fn symlink_target(tag: Tag) -> Vec<u8> {
     format!("target-{tag}").into_bytes()
+}
+
+/// An extended attribute out of the run's small pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key(pub(crate) u8);
+
+impl Key {
+    /// How it is spelled in the file system.
+    pub(crate) fn name(self) -> XattrName {
+        XattrName::new(format!("user.{}", self.0).as_bytes()).expect("a number is a name")
+    }
+
+    /// The key spelled `name`.
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        std::str::from_utf8(name.strip_prefix(b"user.")?).ok()?.parse().ok().map(Self)
+    }
+}
+
+/// The value that operation `tag` sets.
+pub(crate) fn xattr_value(tag: Tag) -> Vec<u8> {
+    let filler = vec![b'x'; (tag % 5) as usize * 700];
+    [format!("{tag}-").into_bytes(), filler].concat()
+}
+
+/// The operation that set a value.
+pub(crate) fn xattr_tag(value: &[u8]) -> Option<Tag> {
+    let digits = value.split(|byte| *byte == b'-').next()?;
+    let tag = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (xattr_value(tag) == value).then_some(tag)
 }
 
 /// One call of a client.
@@ -121,6 +152,23 @@ pub(crate) enum Operation {
         accessed: u32,
         modified: u32,
     },
+    SetXattr {
+        inode: InodeNumber,
+        key: Key,
+        tag: Tag,
+        mode: XattrMode,
+    },
+    GetXattr {
+        inode: InodeNumber,
+        key: Key,
+    },
+    ListXattrs {
+        inode: InodeNumber,
+    },
+    RemoveXattr {
+        inode: InodeNumber,
+        key: Key,
+    },
     Open {
         inode: InodeNumber,
     },
@@ -180,6 +228,10 @@ impl Operation {
             | Self::Stat { inode }
             | Self::Chmod { inode, .. }
             | Self::SetTimes { inode, .. }
+            | Self::SetXattr { inode, .. }
+            | Self::GetXattr { inode, .. }
+            | Self::ListXattrs { inode }
+            | Self::RemoveXattr { inode, .. }
             | Self::Open { inode }
             | Self::Close { inode }
             | Self::Truncate { inode, .. }
@@ -250,6 +302,9 @@ pub(crate) enum Reply {
     /// In the order of cookies, each as of a moment of its own.
     Pages(Vec<Page>),
     Target(Vec<u8>),
+    Value(Vec<u8>),
+    /// Sorted.
+    Keys(Vec<Key>),
     Data(Rc<[u8]>),
     Offset(u64),
 }
@@ -311,6 +366,12 @@ impl fmt::Display for Operation {
             Self::SetTimes { inode, accessed, modified } => {
                 write!(f, "utimens {inode} {accessed} {modified}")
             }
+            Self::SetXattr { inode, key, tag, mode } => {
+                write!(f, "setxattr {inode} {} #{tag} {mode:?}", key.0)
+            }
+            Self::GetXattr { inode, key } => write!(f, "getxattr {inode} {}", key.0),
+            Self::ListXattrs { inode } => write!(f, "listxattr {inode}"),
+            Self::RemoveXattr { inode, key } => write!(f, "removexattr {inode} {}", key.0),
             Self::Open { inode } => write!(f, "open {inode}"),
             Self::Close { inode } => write!(f, "close {inode}"),
             Self::Truncate { inode, size } => write!(f, "truncate {inode} to {size}"),
@@ -336,6 +397,13 @@ impl fmt::Display for Outcome {
                 pages.iter().try_for_each(|page| show_entries(&page.entries, f))
             }
             Self::Done(Reply::Target(target)) => write!(f, "\"{}\"", target.escape_ascii()),
+            Self::Done(Reply::Value(value)) => match xattr_tag(value) {
+                Some(tag) => write!(f, "#{tag}"),
+                None => write!(f, "\"{}\"", value.escape_ascii()),
+            },
+            Self::Done(Reply::Keys(keys)) => {
+                write!(f, "{:?}", keys.iter().map(|key| key.0).collect::<Vec<_>>())
+            }
             Self::Done(Reply::Data(data)) => write!(f, "{} bytes", data.len()),
             Self::Done(Reply::Offset(offset)) => write!(f, "at {offset}"),
             Self::Failed(errno) => write!(f, "{}", errno.name()),

@@ -631,7 +631,7 @@ impl Run {
 async fn walk_tree(walker: Rc<Actor>, shared: Rc<Shared>) {
     let mut directories = vec![InodeNumber::ROOT];
     let mut seen = std::collections::BTreeSet::new();
-    walker.call(&shared, Operation::Stat { inode: InodeNumber::ROOT }).await;
+    look_at(&walker, &shared, InodeNumber::ROOT).await;
     while let Some(directory) = directories.pop() {
         let listed = walker.call(&shared, Operation::ReadDirectory { directory }).await;
         let Outcome::Done(Reply::Entries(entries)) = listed else { continue };
@@ -640,7 +640,7 @@ async fn walk_tree(walker: Rc<Actor>, shared: Rc<Shared>) {
             if !seen.insert(inode) {
                 continue;
             }
-            walker.call(&shared, Operation::Stat { inode }).await;
+            look_at(&walker, &shared, inode).await;
             match entry.kind {
                 InodeType::Directory => directories.push(inode),
                 InodeType::Symlink => {
@@ -657,6 +657,17 @@ async fn walk_tree(walker: Rc<Actor>, shared: Rc<Shared>) {
     }
     walker.call(&shared, Operation::SyncAll).await;
     walker.is_busy.set(false);
+}
+
+/// Looks at the attributes of an inode, the extended ones too.
+async fn look_at(walker: &Actor, shared: &Shared, inode: InodeNumber) {
+    walker.call(shared, Operation::Stat { inode }).await;
+    let listed = walker.call(shared, Operation::ListXattrs { inode }).await;
+    if let Outcome::Done(Reply::Keys(keys)) = listed {
+        for key in keys {
+            walker.call(shared, Operation::GetXattr { inode, key }).await;
+        }
+    }
 }
 
 impl Figures {

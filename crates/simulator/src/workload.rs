@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ringfs_platform::sim::{Faults, SimulationRng};
-use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, RenameMode};
+use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, RenameMode, XattrMode};
 
 use crate::content::Tag;
-use crate::operation::{Label, Operation, Place};
+use crate::operation::{Key, Label, Operation, Place};
 
 /// Directories beyond which no more are made.
 const DIRECTORIES_MAX: usize = 10;
@@ -49,6 +49,10 @@ enum Choice {
     Stat,
     Chmod,
     SetTimes,
+    SetXattr,
+    GetXattr,
+    ListXattrs,
+    RemoveXattr,
     Open,
     Close,
     Truncate,
@@ -61,7 +65,7 @@ enum Choice {
 }
 
 /// Every kind, with its usual weight.
-const CHOICES: [(Choice, u64); 24] = [
+const CHOICES: [(Choice, u64); 28] = [
     (Choice::Lookup, 6),
     (Choice::Create, 10),
     (Choice::MakeDirectory, 8),
@@ -77,6 +81,10 @@ const CHOICES: [(Choice, u64); 24] = [
     (Choice::Stat, 3),
     (Choice::Chmod, 2),
     (Choice::SetTimes, 2),
+    (Choice::SetXattr, 3),
+    (Choice::GetXattr, 2),
+    (Choice::ListXattrs, 1),
+    (Choice::RemoveXattr, 1),
     (Choice::Open, 8),
     (Choice::Close, 2),
     (Choice::Truncate, 4),
@@ -301,6 +309,17 @@ impl Knowledge {
                 let (accessed, modified) = (rng.below(1 << 30) as u32, rng.below(1 << 30) as u32);
                 Operation::SetTimes { inode: self.any(rng), accessed, modified }
             }
+            Choice::SetXattr => {
+                let mode = match rng.below(4) {
+                    0 => XattrMode::Create,
+                    1 => XattrMode::Replace,
+                    _ => XattrMode::Any,
+                };
+                Operation::SetXattr { inode: self.any(rng), key: key(rng), tag: self.tag(), mode }
+            }
+            Choice::GetXattr => Operation::GetXattr { inode: self.any(rng), key: key(rng) },
+            Choice::ListXattrs => Operation::ListXattrs { inode: self.any(rng) },
+            Choice::RemoveXattr => Operation::RemoveXattr { inode: self.any(rng), key: key(rng) },
             Choice::Open if held.len() < OPEN_MAX => {
                 Operation::Open { inode: self.other(rng, Some(InodeType::File))? }
             }
@@ -389,6 +408,11 @@ impl Knowledge {
         let all: Vec<_> = self.directories.iter().copied().collect();
         pick(rng, &all).unwrap_or(InodeNumber::ROOT)
     }
+}
+
+/// One of few, so that they meet.
+fn key(rng: &SimulationRng) -> Key {
+    Key(rng.below(2) as u8)
 }
 
 fn pick<T: Copy>(rng: &SimulationRng, from: &[T]) -> Option<T> {

@@ -10,7 +10,9 @@ use ringfs_wire::{Errno, InodeNumber, InodeType};
 use super::Trouble;
 use crate::content;
 use crate::kernel::{Attr, Change, Entry, File, Kernel, NOT_CONNECTED};
-use crate::operation::{Label, Listed, Operation, Page, Place, Reply, Shown, symlink_target};
+use crate::operation::{
+    Key, Label, Listed, Operation, Page, Place, Reply, Shown, symlink_target, xattr_value,
+};
 
 /// Permission bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
@@ -171,6 +173,22 @@ impl MountDoor {
             Operation::SetTimes { inode, accessed, modified } => {
                 let change = Change { times: Some((accessed, modified)), ..Change::default() };
                 shown(kernel.change(inode, change).await)
+            }
+            Operation::SetXattr { inode, key, tag, mode } => {
+                kernel.set_xattr(inode, &key.name(), &xattr_value(tag), mode).await?;
+                Ok(Reply::Nothing)
+            }
+            Operation::GetXattr { inode, key } => {
+                Ok(Reply::Value(kernel.get_xattr(inode, &key.name()).await?))
+            }
+            Operation::ListXattrs { inode } => {
+                let names = kernel.list_xattrs(inode).await?;
+                let keys = names.split(|byte| *byte == 0).filter_map(Key::parse);
+                Ok(Reply::Keys(keys.collect()))
+            }
+            Operation::RemoveXattr { inode, key } => {
+                kernel.remove_xattr(inode, &key.name()).await?;
+                Ok(Reply::Nothing)
             }
             Operation::Open { inode } => {
                 let reading = kernel.open_to_read(inode).await?;

@@ -10,7 +10,9 @@ use ringfs_wire::{
 };
 
 use crate::content;
-use crate::operation::{Label, Listed, Operation, Page, Reply, Shown, symlink_target};
+use crate::operation::{
+    Key, Label, Listed, Operation, Page, Reply, Shown, symlink_target, xattr_value,
+};
 
 /// Entries a page of a directory holds: all of them, because several pages are not one moment.
 const PAGE_LIMIT: u32 = 64;
@@ -137,6 +139,22 @@ impl RawDoor {
                 let (accessed, modified) = (Some(at(accessed)), Some(at(modified)));
                 let changes = AttributeChanges { accessed, modified, ..Default::default() };
                 shown(client.update(inode, changes).await?)
+            }
+            Operation::SetXattr { inode, key, tag, mode } => {
+                client.set_xattr(inode, &key.name(), &xattr_value(tag), mode, false).await?;
+                Reply::Nothing
+            }
+            Operation::GetXattr { inode, key } => {
+                Reply::Value(client.get_xattr(inode, &key.name()).await?)
+            }
+            Operation::ListXattrs { inode } => {
+                let names = client.list_xattrs(inode).await?;
+                let keys = names.iter().filter_map(|name| Key::parse(name.as_bytes()));
+                Reply::Keys(keys.collect())
+            }
+            Operation::RemoveXattr { inode, key } => {
+                client.remove_xattr(inode, &key.name()).await?;
+                Reply::Nothing
             }
             Operation::Open { inode } => {
                 let file = client.open(inode).await?;

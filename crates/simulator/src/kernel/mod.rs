@@ -11,6 +11,7 @@ mod cache;
 mod connection;
 mod files;
 mod names;
+mod xattrs;
 
 pub(crate) use abi::{Attr, Listed as Entry};
 pub(crate) use connection::{Kernel, NOT_CONNECTED};

@@ -6,7 +6,7 @@ use ringfs_wire::{InodeNumber, RenameMode};
 
 use super::{Context, Id, Inode, Kind, Model};
 use crate::content::{Content, Mark};
-use crate::operation::{Label, Listed, Operation, Page, Place, Reply, Shown};
+use crate::operation::{Label, Listed, Operation, Page, Place, Reply, Shown, xattr_tag};
 
 impl Model {
     /// Carries out an operation that succeeds; nothing if it cannot have given `reply`.
@@ -68,6 +68,12 @@ impl Model {
                     return None;
                 }
             }
+            Operation::SetXattr { inode, .. }
+            | Operation::GetXattr { inode, .. }
+            | Operation::ListXattrs { inode }
+            | Operation::RemoveXattr { inode, .. } => {
+                next.use_xattr(Id::Number(inode), operation, reply)?;
+            }
             Operation::SyncAll
             | Operation::Close { .. }
             | Operation::SyncFile { .. }
@@ -90,6 +96,30 @@ impl Model {
             }
         }
         Some(next)
+    }
+
+    fn use_xattr(&mut self, id: Id, operation: &Operation, reply: Option<&Reply>) -> Option<()> {
+        let known = &self.inode(id)?.xattrs;
+        match (*operation, reply) {
+            (Operation::SetXattr { key, tag, .. }, _) => {
+                self.change(id, |inode| {
+                    inode.xattrs.insert(key, tag);
+                });
+            }
+            (Operation::RemoveXattr { key, .. }, _) => {
+                self.change(id, |inode| {
+                    inode.xattrs.remove(&key);
+                });
+            }
+            (Operation::GetXattr { key, .. }, Some(Reply::Value(value))) => {
+                return (xattr_tag(value) == known.get(&key).copied()).then_some(());
+            }
+            (Operation::ListXattrs { .. }, Some(Reply::Keys(keys))) => {
+                return known.keys().eq(keys).then_some(());
+            }
+            _ => {}
+        }
+        Some(())
     }
 
     /// Operations on one inode that is no directory, or on the attributes of any.

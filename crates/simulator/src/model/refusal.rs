@@ -1,6 +1,6 @@
 //! With which errors the model refuses an operation.
 
-use ringfs_wire::{Errno, InodeNumber, RenameMode};
+use ringfs_wire::{Errno, InodeNumber, RenameMode, XattrMode};
 
 use super::{Id, Inode, Kind, Model, Refusal};
 use crate::operation::{Operation, Place};
@@ -68,6 +68,12 @@ impl Model {
                 self.refuse_rename(*from, *to, *mode == RenameMode::NoReplace, &mut errors);
             }
             Operation::SyncAll | Operation::Close { .. } => {}
+            Operation::SetXattr { inode, .. }
+            | Operation::GetXattr { inode, .. }
+            | Operation::ListXattrs { inode }
+            | Operation::RemoveXattr { inode, .. } => {
+                return self.refuse_xattr(*inode, operation, held);
+            }
             Operation::ReadDirectory { directory: inode }
             | Operation::ListPages { directory: inode, .. }
             | Operation::SyncDirectory { directory: inode }
@@ -87,6 +93,35 @@ impl Model {
             },
         }
         if errors.is_empty() { Refusal::Never } else { Refusal::Always(errors) }
+    }
+
+    /// A removed directory that is still used has no extended attributes, through a mount.
+    fn refuse_xattr(&self, inode: InodeNumber, operation: &Operation, held: bool) -> Refusal {
+        let gone = GONE.into_iter().chain([Errno::ENODATA]);
+        let Some(found) = self.inode(Id::Number(inode)) else {
+            return Refusal::Always(gone.collect());
+        };
+        let has = |key| found.xattrs.contains_key(key);
+        let error = match operation {
+            Operation::SetXattr { key, mode: XattrMode::Create, .. } if has(key) => {
+                Some(Errno::EEXIST)
+            }
+            Operation::SetXattr { key, mode: XattrMode::Replace, .. }
+            | Operation::GetXattr { key, .. }
+            | Operation::RemoveXattr { key, .. }
+                if !has(key) =>
+            {
+                Some(Errno::ENODATA)
+            }
+            _ => None,
+        };
+        let is_unsure = found.links == 0 && !held;
+        match error {
+            None if is_unsure => Refusal::Perhaps(gone.collect()),
+            None => Refusal::Never,
+            Some(errno) if is_unsure => Refusal::Always(gone.chain([errno]).collect()),
+            Some(errno) => Refusal::Always(vec![errno]),
+        }
     }
 
     fn refuse_parent(&self, directory: InodeNumber, errors: &mut Vec<Errno>) {
