@@ -179,13 +179,21 @@ impl Checker {
     /// Writes of unknown outcome leave their bytes uncertain even where they have not happened.
     fn blur_unknown<'a>(&mut self, unknown: impl Iterator<Item = (u64, &'a Event)>) {
         for (serial, event) in unknown {
-            let Operation::Write { inode, offset, len, tag } = event.operation else { continue };
+            let (inode, offset, len, mark) = match event.operation {
+                Operation::Write { inode, offset, len, tag } => {
+                    (inode, offset, len, Mark::write(tag))
+                }
+                Operation::Fallocate { inode, offset, len, space } if space.zeroes() => {
+                    (inode, offset, len, Mark::ZEROS)
+                }
+                _ => continue,
+            };
             for state in self.states.iter_mut().filter(|state| state.pending.contains(&serial)) {
                 let model = Rc::make_mut(&mut state.model);
                 if model.inode(model::Id::Number(inode)).is_some() {
                     model.change(model::Id::Number(inode), |inode| {
                         if let model::Kind::File(content) = &mut inode.kind {
-                            content.blur(offset, len, Mark::write(tag));
+                            content.blur(offset, len, mark);
                         }
                     });
                 }

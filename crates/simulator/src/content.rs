@@ -17,9 +17,6 @@ pub(crate) struct Mark {
     origin: u64,
 }
 
-/// Bytes that are zero.
-const ZEROS: Mark = Mark { tag: 0, origin: 0 };
-
 /// Bytes that carry eight bytes of a pattern.
 const WORD: u64 = 8;
 /// The piece of unsynced content that is old, new or zero after a power cut.
@@ -66,6 +63,9 @@ fn word(tag: Tag, index: u64) -> u64 {
 }
 
 impl Mark {
+    /// Bytes that are zero.
+    pub(crate) const ZEROS: Self = Self { tag: 0, origin: 0 };
+
     /// An ordinary write: its pattern begins with the file.
     pub(crate) fn write(tag: Tag) -> Self {
         Self { tag, origin: 0 }
@@ -129,10 +129,19 @@ impl Content {
         });
     }
 
+    /// Bytes `offset..offset + len` below the size became zeros, or may have.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64, is_certain: bool) {
+        let len = self.read_len(offset, len);
+        match is_certain {
+            true => self.write(offset, len, Mark::ZEROS),
+            false => self.blur(offset, len, Mark::ZEROS),
+        }
+    }
+
     /// The size became `size`; bytes beyond it are gone for good.
     pub(crate) fn set_size(&mut self, size: u64) {
         if size < self.size {
-            self.replace(size, u64::MAX, |_| Rc::new([ZEROS]));
+            self.replace(size, u64::MAX, |_| Rc::new([Mark::ZEROS]));
         }
         self.size = size;
     }
@@ -140,7 +149,7 @@ impl Content {
     /// A power cut may have undone or kept a write, block by block.
     pub(crate) fn endanger_write(&mut self, offset: u64, len: u64, mark: Mark) {
         let (start, end) = (offset / BLOCK * BLOCK, (offset + len).next_multiple_of(BLOCK));
-        self.blur(start, end - start, ZEROS);
+        self.blur(start, end - start, Mark::ZEROS);
         self.blur(offset, len, mark);
     }
 
@@ -148,7 +157,7 @@ impl Content {
     pub(crate) fn endanger_shrink(&mut self, size: u64) {
         let end = self.extents.last().map_or(size, |extent| extent.end);
         if size < end {
-            self.blur(size, end - size, ZEROS);
+            self.blur(size, end - size, Mark::ZEROS);
         }
     }
 
@@ -201,14 +210,14 @@ impl Content {
         let mut at = start;
         for extent in self.extents.iter().filter(|e| e.end > start && e.start < end) {
             if extent.start > at {
-                pieces.push((at, extent.start, Rc::from([ZEROS])));
+                pieces.push((at, extent.start, Rc::from([Mark::ZEROS])));
             }
             let (from, to) = (extent.start.max(start), extent.end.min(end));
             pieces.push((from, to, extent.marks.clone()));
             at = to;
         }
         if at < end {
-            pieces.push((at, end, Rc::from([ZEROS])));
+            pieces.push((at, end, Rc::from([Mark::ZEROS])));
         }
         pieces
     }
@@ -222,7 +231,7 @@ impl Content {
         self.extents.clear();
         for (start, end, marks) in all {
             match self.extents.last_mut() {
-                _ if *marks == [ZEROS] => {}
+                _ if *marks == [Mark::ZEROS] => {}
                 Some(last) if last.end == start && last.marks == marks => last.end = end,
                 _ => self.extents.push(Extent { start, end, marks }),
             }

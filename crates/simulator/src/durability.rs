@@ -496,6 +496,9 @@ fn endanger(content: &mut Content, event: &Event, end: u64, is_synced: bool) {
             };
             (end, len, Mark::append(tag, end))
         }
+        Operation::Fallocate { offset, len, space, .. } if space.zeroes() => {
+            (offset, len, Mark::ZEROS)
+        }
         Operation::Truncate { size, .. } if is_synced => return content.set_size(size),
         Operation::Truncate { size, .. } => return content.endanger_shrink(size),
         _ => return,

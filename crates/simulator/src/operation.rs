@@ -91,6 +91,29 @@ pub(crate) fn xattr_tag(value: &[u8]) -> Option<Tag> {
     (xattr_value(tag) == value).then_some(tag)
 }
 
+/// What is done to the space of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Reserved; bytes stay.
+    Allocate { keep_size: bool },
+    /// Given back; bytes are zeros.
+    Punch,
+    /// Bytes are zeros.
+    Zero { keep_size: bool },
+}
+
+impl Space {
+    /// Whether bytes become zeros.
+    pub(crate) fn zeroes(self) -> bool {
+        !matches!(self, Self::Allocate { .. })
+    }
+
+    /// Whether the file extends to the end of the range.
+    pub(crate) fn extends(self) -> bool {
+        matches!(self, Self::Allocate { keep_size: false } | Self::Zero { keep_size: false })
+    }
+}
+
 /// One call of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -195,6 +218,12 @@ pub(crate) enum Operation {
         len: u64,
         tag: Tag,
     },
+    Fallocate {
+        inode: InodeNumber,
+        offset: u64,
+        len: u64,
+        space: Space,
+    },
     SyncFile {
         inode: InodeNumber,
     },
@@ -238,6 +267,7 @@ impl Operation {
             | Self::Read { inode, .. }
             | Self::Write { inode, .. }
             | Self::Append { inode, .. }
+            | Self::Fallocate { inode, .. }
             | Self::SyncFile { inode } => Some(inode),
             Self::ReadDirectory { directory }
             | Self::ListPages { directory, .. }
@@ -380,6 +410,9 @@ impl fmt::Display for Operation {
                 write!(f, "write {inode} {offset}+{len} #{tag}")
             }
             Self::Append { inode, len, tag } => write!(f, "append {inode} {len} #{tag}"),
+            Self::Fallocate { inode, offset, len, space } => {
+                write!(f, "fallocate {inode} {offset}+{len} {space:?}")
+            }
             Self::SyncFile { inode } => write!(f, "fsync {inode}"),
             Self::SyncDirectory { directory } => write!(f, "fsync directory {directory}"),
             Self::SyncAll => write!(f, "sync all"),

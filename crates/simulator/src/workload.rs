@@ -11,7 +11,7 @@ use ringfs_platform::sim::{Faults, SimulationRng};
 use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, RenameMode, XattrMode};
 
 use crate::content::Tag;
-use crate::operation::{Key, Label, Operation, Place};
+use crate::operation::{Key, Label, Operation, Place, Space};
 
 /// Directories beyond which no more are made.
 const DIRECTORIES_MAX: usize = 10;
@@ -59,13 +59,14 @@ enum Choice {
     Read,
     Write,
     Append,
+    Fallocate,
     SyncFile,
     SyncDirectory,
     SyncAll,
 }
 
 /// Every kind, with its usual weight.
-const CHOICES: [(Choice, u64); 28] = [
+const CHOICES: [(Choice, u64); 29] = [
     (Choice::Lookup, 6),
     (Choice::Create, 10),
     (Choice::MakeDirectory, 8),
@@ -91,6 +92,7 @@ const CHOICES: [(Choice, u64); 28] = [
     (Choice::Read, 8),
     (Choice::Write, 12),
     (Choice::Append, 5),
+    (Choice::Fallocate, 4),
     (Choice::SyncFile, 2),
     (Choice::SyncDirectory, 1),
     (Choice::SyncAll, 1),
@@ -150,6 +152,7 @@ impl Swarm {
         let weights = CHOICES.map(|(choice, usual)| match choice {
             Choice::Create | Choice::Open if is_about_data => (choice, 2 * usual),
             Choice::Write | Choice::Truncate if is_about_data => (choice, 40),
+            Choice::Fallocate if is_about_data => (choice, 20),
             Choice::Read | Choice::SyncFile if is_about_data => (choice, usual),
             _ if is_about_data => (choice, 0),
             _ => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
@@ -342,6 +345,15 @@ impl Knowledge {
             Choice::Append => {
                 Operation::Append { inode: pick(rng, held)?, len: len(rng), tag: self.tag() }
             }
+            Choice::Fallocate => {
+                let space = match rng.below(5) {
+                    0 | 1 => Space::Punch,
+                    2 => Space::Allocate { keep_size: rng.chance(500) },
+                    _ => Space::Zero { keep_size: rng.chance(500) },
+                };
+                let (offset, len) = (offset(swarm, rng), len(rng));
+                Operation::Fallocate { inode: pick(rng, held)?, offset, len, space }
+            }
             Choice::SyncFile => Operation::SyncFile { inode: pick(rng, held)? },
             Choice::SyncDirectory => Operation::SyncDirectory { directory: place.directory },
             Choice::SyncAll => Operation::SyncAll,
@@ -359,7 +371,7 @@ impl Knowledge {
             Operation::Read { .. } => {
                 (alone(&uses.writers) && alone(&uses.cutters), &mut uses.readers)
             }
-            Operation::Write { .. } => {
+            Operation::Write { .. } | Operation::Fallocate { .. } => {
                 (alone(&uses.writers) && alone(&uses.readers), &mut uses.writers)
             }
             Operation::Truncate { .. } => (alone(&uses.readers), &mut uses.cutters),

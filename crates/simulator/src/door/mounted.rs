@@ -225,6 +225,11 @@ impl MountDoor {
                 kernel.append(inode, &data(tag, 0, len)).await?;
                 Ok(Reply::Nothing)
             }
+            Operation::Fallocate { inode, offset, len, space } => {
+                let file = self.writing(inode).await?;
+                kernel.fallocate(file, offset, len, space).await?;
+                Ok(Reply::Nothing)
+            }
             Operation::SyncFile { inode } => {
                 kernel.sync(self.handle(inode)?.reading).await?;
                 Ok(Reply::Nothing)

@@ -11,7 +11,7 @@ use ringfs_wire::{
 
 use crate::content;
 use crate::operation::{
-    Key, Label, Listed, Operation, Page, Reply, Shown, symlink_target, xattr_value,
+    Key, Label, Listed, Operation, Page, Reply, Shown, Space, symlink_target, xattr_value,
 };
 
 /// Entries a page of a directory holds: all of them, because several pages are not one moment.
@@ -186,6 +186,15 @@ impl RawDoor {
             Operation::Append { inode, len, tag } => {
                 // The bytes must not depend on where they land.
                 Reply::Offset(self.handle(inode)?.append(data(tag, 0, len)).await?)
+            }
+            Operation::Fallocate { inode, offset, len, space } => {
+                let (file, range) = (self.handle(inode)?, offset..offset + len);
+                match space {
+                    Space::Allocate { keep_size } => file.allocate(range, keep_size).await?,
+                    Space::Punch => file.punch(range).await?,
+                    Space::Zero { keep_size } => file.zero(range, keep_size).await?,
+                }
+                Reply::Nothing
             }
             Operation::SyncFile { inode } => {
                 self.handle(inode)?.sync().await?;

@@ -45,6 +45,7 @@ pub(crate) enum Opcode {
     ReleaseDirectory = 29,
     FsyncDirectory = 30,
     Create = 35,
+    Fallocate = 43,
     ReadDirectoryPlus = 44,
     Rename = 45,
     SyncFs = 50,
@@ -65,6 +66,10 @@ pub(crate) const READ_WRITE: u32 = 2;
 pub(crate) const EXCLUSIVE: u32 = 0o200;
 /// `O_CREAT`.
 pub(crate) const CREATE: u32 = 0o100;
+/// `FALLOC_FL_*`.
+pub(crate) const KEEP_SIZE: u32 = 1;
+pub(crate) const PUNCH_HOLE: u32 = 2;
+pub(crate) const ZERO_RANGE: u32 = 0x10;
 /// `O_TMPFILE`.
 pub(crate) const TMPFILE: u32 = 0o20_200_000;
 /// `O_APPEND`.

@@ -189,7 +189,7 @@ impl Kernel {
         self.changed.notify();
     }
 
-    async fn drop_idle_pages(&self, inode: InodeNumber, pages: Range<u64>) {
+    pub(super) async fn drop_idle_pages(&self, inode: InodeNumber, pages: Range<u64>) {
         let are_idle = || self.cache.borrow_mut().are_idle(inode, &pages).then_some(());
         self.changed.until(are_idle).await;
         self.cache.borrow_mut().drop_pages(inode, pages);

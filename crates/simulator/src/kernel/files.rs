@@ -10,6 +10,7 @@ use ringfs_wire::{Errno, InodeNumber};
 use super::abi::{self, Attr, Opcode, Reader, Writer};
 use super::cache::{PAGE, pages_of};
 use super::connection::Kernel;
+use crate::operation::Space;
 
 /// Most bytes of one read request.
 const READ_LEN_MAX: u64 = 128 << 10;
@@ -283,6 +284,36 @@ impl Kernel {
                 Err(errno)
             }
         }
+    }
+
+    /// fallocate(2).
+    pub(crate) async fn fallocate(
+        &self,
+        file: File,
+        offset: u64,
+        len: u64,
+        space: Space,
+    ) -> Result<(), Errno> {
+        let _taken = self.take(file.inode).await;
+        let mut mode = match space {
+            Space::Allocate { .. } => 0,
+            Space::Punch => abi::PUNCH_HOLE,
+            Space::Zero { .. } => abi::ZERO_RANGE,
+        };
+        if !space.extends() {
+            mode |= abi::KEEP_SIZE;
+        }
+        let mut body = Writer::default();
+        body.u64(file.handle).u64(offset).u64(len).u32(mode).u32(0);
+        self.call(Opcode::Fallocate, file.inode, &body.0).await?;
+        if space.extends() {
+            self.cache.borrow_mut().note_written(file.inode, offset + len);
+        }
+        if space.zeroes() {
+            self.drop_idle_pages(file.inode, pages_of(offset, offset + len)).await;
+        }
+        self.cache.borrow_mut().drop_attr(file.inode);
+        Ok(())
     }
 
     /// fsync(2).

@@ -85,7 +85,8 @@ impl Model {
             | Operation::Truncate { inode, .. }
             | Operation::Read { inode, .. }
             | Operation::Write { inode, .. }
-            | Operation::Append { inode, .. } => {
+            | Operation::Append { inode, .. }
+            | Operation::Fallocate { inode, .. } => {
                 let id = Id::Number(inode);
                 next.touch(id, operation, stage, reply)?;
                 if let Some(shown) = shown
@@ -157,6 +158,15 @@ impl Model {
                     content.write(offset, part, Mark::write(tag));
                 } else {
                     content.blur(offset, len, Mark::write(tag));
+                    content.observe_size(content.size().max(offset + len));
+                }
+                inode.modified = None;
+            }
+            (Operation::Fallocate { offset, len, space, .. }, Kind::File(content)) => {
+                if space.zeroes() {
+                    content.zero(offset, len, reply.is_some());
+                }
+                if space.extends() {
                     content.observe_size(content.size().max(offset + len));
                 }
                 inode.modified = None;

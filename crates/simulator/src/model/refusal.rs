@@ -86,6 +86,7 @@ impl Model {
             | Operation::Read { inode, .. }
             | Operation::Write { inode, .. }
             | Operation::Append { inode, .. }
+            | Operation::Fallocate { inode, .. }
             | Operation::SyncFile { inode } => match self.inode(Id::Number(*inode)) {
                 None => errors.extend(GONE),
                 Some(inode) if inode.links == 0 && !held => return Refusal::Perhaps(GONE.into()),
