@@ -416,6 +416,9 @@ fn space_is_bounded_and_can_be_reserved() {
         disk.unlink(Path::new("/other")).await.expect("unlink");
         let available = disk.space(Path::new("/")).await.expect("space").available;
         assert_eq!(available, 768 << 10);
+        disk.punch(&reserved, (300 << 10) + 10, 20).await.expect("punch");
+        let available = disk.space(Path::new("/")).await.expect("space").available;
+        assert_eq!(available, 768 << 10, "no whole block was given back");
     });
     simulation.set_faults(Faults { no_space: true, ..Faults::default() });
     on(&simulation, A, |platform| async move {

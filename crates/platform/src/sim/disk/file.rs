@@ -82,7 +82,11 @@ impl Extent {
         }
     }
 
+    /// Gives back whole blocks: none if the run is empty, or ends before it begins.
     fn release(&mut self, run: Range<u64>) {
+        if run.is_empty() {
+            return;
+        }
         while let Some((start, end)) =
             self.reserved.range(..run.end).next_back().map(|(start, end)| (*start, *end))
             && end > run.start
