@@ -309,9 +309,15 @@ impl<'a> Round<'a> {
         let Situation { positions, state } = situation;
         for (index, &serial) in state.pending.iter().enumerate() {
             let task = &self.tasks[self.unknown[&serial]];
-            if let Some(model) = task.attempt(positions, 0, &state.model, used) {
+            let stages = model::unknown_stages(&task.event.operation);
+            for stage in 0..stages {
+                let Some(model) = task.attempt(positions, stage, &state.model, used) else {
+                    continue;
+                };
                 let mut pending = state.pending.to_vec();
-                pending.remove(index);
+                if stage + 1 == stages {
+                    pending.remove(index);
+                }
                 let state = state.next(model, pending.into(), serial);
                 stack.push(Situation { positions: positions.clone(), state });
             }

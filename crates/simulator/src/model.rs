@@ -241,5 +241,15 @@ pub(crate) fn stages(operation: &Operation, outcome: &Outcome) -> usize {
     }
 }
 
+/// The same for one whose outcome is unknown: it may have ended after any of them.
+pub(crate) fn unknown_stages(operation: &Operation) -> usize {
+    match operation {
+        Operation::Write { offset, len, .. } => {
+            1 + usize::from(effect::first_part(*offset, *len) < *len)
+        }
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -157,5 +157,13 @@ fn a_straddling_write_may_be_seen_in_two_parts() {
     let parts = [write.clone(), stat((4, 5), 65_536), stat((6, 7), 70_000)];
     assert_eq!(start().advance(&parts), Verdict::Accepted);
     refuses(&mut start(), &[write.clone(), stat((4, 5), 66_000)]);
-    refuses(&mut start(), &[write, stat((4, 5), 70_000), stat((6, 7), 65_536)]);
+    refuses(&mut start(), &[write.clone(), stat((4, 5), 70_000), stat((6, 7), 65_536)]);
+    // Who died in between leaves the first part, or goes on to the end.
+    let lost = Event { outcome: unknown(), ..write };
+    for seen in [&[0, 65_536][..], &[65_536, 70_000], &[0, 70_000]] {
+        let stats = (0..).zip(seen).map(|(i, size)| stat((10 + 2 * i, 11 + 2 * i), *size));
+        let calls: Vec<Event> = std::iter::once(lost.clone()).chain(stats).collect();
+        assert_eq!(start().advance(&calls), Verdict::Accepted, "{seen:?}");
+    }
+    refuses(&mut start(), &[lost, stat((10, 11), 66_000)]);
 }

@@ -158,7 +158,7 @@ impl Model {
                     content.write(offset, part, Mark::write(tag));
                 } else {
                     content.blur(offset, len, Mark::write(tag));
-                    content.observe_size(content.size().max(offset + len));
+                    content.observe_size(content.size().max(offset + part));
                 }
                 inode.modified = None;
             }
