@@ -13,6 +13,7 @@ mod content;
 mod door;
 mod durability;
 mod kernel;
+mod locks;
 mod model;
 mod mounts;
 mod mutation;

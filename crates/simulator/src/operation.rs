@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_wire::{
-    Attributes, Errno, InodeNumber, InodeType, Name, RenameMode, XattrMode, XattrName,
+    Attributes, Errno, InodeNumber, InodeType, LockMode, LockSpace, Name, RenameMode, XattrMode,
+    XattrName,
 };
 
 use crate::content::Tag;
@@ -90,6 +91,9 @@ pub(crate) fn xattr_tag(value: &[u8]) -> Option<Tag> {
     let tag = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (xattr_value(tag) == value).then_some(tag)
 }
+
+/// Bytes of a file that are locked: the first ones.
+pub(crate) const LOCK_CELLS: u64 = 6;
 
 /// What is done to the space of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +228,18 @@ pub(crate) enum Operation {
         len: u64,
         space: Space,
     },
+    /// Without waiting for it. The range counts bytes, the last one included.
+    Lock {
+        inode: InodeNumber,
+        space: LockSpace,
+        range: (u64, u64),
+        mode: LockMode,
+    },
+    Unlock {
+        inode: InodeNumber,
+        space: LockSpace,
+        range: (u64, u64),
+    },
     SyncFile {
         inode: InodeNumber,
     },
@@ -268,6 +284,8 @@ impl Operation {
             | Self::Write { inode, .. }
             | Self::Append { inode, .. }
             | Self::Fallocate { inode, .. }
+            | Self::Lock { inode, .. }
+            | Self::Unlock { inode, .. }
             | Self::SyncFile { inode } => Some(inode),
             Self::ReadDirectory { directory }
             | Self::ListPages { directory, .. }
@@ -412,6 +430,12 @@ impl fmt::Display for Operation {
             Self::Append { inode, len, tag } => write!(f, "append {inode} {len} #{tag}"),
             Self::Fallocate { inode, offset, len, space } => {
                 write!(f, "fallocate {inode} {offset}+{len} {space:?}")
+            }
+            Self::Lock { inode, space, range: (first, last), mode } => {
+                write!(f, "lock {inode} {space:?} {first}..={last} {mode:?}")
+            }
+            Self::Unlock { inode, space, range: (first, last) } => {
+                write!(f, "unlock {inode} {space:?} {first}..={last}")
             }
             Self::SyncFile { inode } => write!(f, "fsync {inode}"),
             Self::SyncDirectory { directory } => write!(f, "fsync directory {directory}"),

@@ -24,6 +24,7 @@ use crate::checker::{Checker, Verdict};
 use crate::cluster::Cluster;
 use crate::door::{Door, MountDoor, RawDoor};
 use crate::durability::{self, Cut, Found};
+use crate::locks::Locks;
 use crate::mounts::Mounts;
 use crate::mutation::Mutation;
 use crate::operation::{Event, Operation, Outcome, Reply};
@@ -112,6 +113,7 @@ struct Run {
     actors: Vec<Rc<Actor>>,
     mounts: Mounts,
     checker: Option<Checker>,
+    locks: Locks,
     figures: Figures,
     history: String,
     /// Calls of this round that have been taken from the clients.
@@ -161,6 +163,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         actors: Vec::new(),
         mounts: Mounts::default(),
         checker: check.then(Checker::new),
+        locks: Locks::default(),
         figures: Figures::default(),
         history: format!("seed {seed}: {swarm:?}\n"),
         events: Vec::new(),
@@ -251,13 +254,14 @@ impl Run {
         let node = actor.node.get();
         let platform = self.shared.simulation.platform(node);
         let is_mounted = self.shared.swarm.mounted.get(actor.index).copied().unwrap_or_default();
+        let owner = actor.index as u64 + 1;
         let door = if is_mounted {
             let kernel = self.mounts.kernel(&self.shared, &self.cluster, node)?;
-            Door::Mount(MountDoor::new(&platform, &kernel))
+            Door::Mount(MountDoor::new(&platform, &kernel, owner))
         } else {
             let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
             let client = Client::new(&platform, map, key, ClientOptions::default());
-            Door::Raw(RawDoor::new(client))
+            Door::Raw(RawDoor::new(&platform, client, owner))
         };
         *actor.door.borrow_mut() = Some(Rc::new(door));
         actor.has_expired.set(false);
@@ -308,6 +312,7 @@ impl Run {
             return Err(self.explain_standstill());
         }
         self.take_events();
+        self.locks.advance(&self.events)?;
         self.check_round()?;
         self.mounts.check()?;
         self.renew_clients()
@@ -494,6 +499,7 @@ impl Run {
                 self.is_troubled = true;
             }
             if is_dead || actor.has_expired.get() {
+                self.locks.renew(actor.index);
                 self.start_client(&actor)?;
             }
         }
@@ -510,6 +516,9 @@ impl Run {
             (false, false) => REST,
         };
         simulation.run_until(|| false, rest);
+        if self.is_troubled {
+            self.locks.settle(self.shared.tick());
+        }
         self.is_troubled = false;
     }
 
@@ -534,7 +543,10 @@ impl Run {
     /// Walks the tree after a power cut: it must be what such a cut may leave.
     fn take_stock_after_cut(&mut self) -> Result<(), String> {
         self.say("walk after the power cut");
-        self.actors.iter().for_each(|actor| actor.drop_handles());
+        for actor in &self.actors {
+            actor.drop_handles();
+            self.locks.renew(actor.index);
+        }
         self.make_peace();
         let (_, at, struck) = self.cut.take().expect("the round had a cut");
         let under_way = std::mem::take(&mut self.events);

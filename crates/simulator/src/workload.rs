@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ringfs_platform::sim::{Faults, SimulationRng};
-use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, RenameMode, XattrMode};
+use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, LockMode, LockSpace, RenameMode, XattrMode};
 
 use crate::content::Tag;
-use crate::operation::{Key, Label, Operation, Place, Space};
+use crate::operation::{Key, LOCK_CELLS, Label, Operation, Place, Space};
 
 /// Directories beyond which no more are made.
 const DIRECTORIES_MAX: usize = 10;
@@ -60,13 +60,15 @@ enum Choice {
     Write,
     Append,
     Fallocate,
+    Lock,
+    Unlock,
     SyncFile,
     SyncDirectory,
     SyncAll,
 }
 
 /// Every kind, with its usual weight.
-const CHOICES: [(Choice, u64); 29] = [
+const CHOICES: [(Choice, u64); 31] = [
     (Choice::Lookup, 6),
     (Choice::Create, 10),
     (Choice::MakeDirectory, 8),
@@ -93,6 +95,8 @@ const CHOICES: [(Choice, u64); 29] = [
     (Choice::Write, 12),
     (Choice::Append, 5),
     (Choice::Fallocate, 4),
+    (Choice::Lock, 4),
+    (Choice::Unlock, 3),
     (Choice::SyncFile, 2),
     (Choice::SyncDirectory, 1),
     (Choice::SyncAll, 1),
@@ -354,6 +358,15 @@ impl Knowledge {
                 let (offset, len) = (offset(swarm, rng), len(rng));
                 Operation::Fallocate { inode: pick(rng, held)?, offset, len, space }
             }
+            Choice::Lock => {
+                let (inode, (space, range)) = (pick(rng, held)?, lock_range(rng));
+                let mode = if rng.chance(600) { LockMode::Exclusive } else { LockMode::Shared };
+                Operation::Lock { inode, space, range, mode }
+            }
+            Choice::Unlock => {
+                let (inode, (space, range)) = (pick(rng, held)?, lock_range(rng));
+                Operation::Unlock { inode, space, range }
+            }
             Choice::SyncFile => Operation::SyncFile { inode: pick(rng, held)? },
             Choice::SyncDirectory => Operation::SyncDirectory { directory: place.directory },
             Choice::SyncAll => Operation::SyncAll,
@@ -420,6 +433,14 @@ impl Knowledge {
         let all: Vec<_> = self.directories.iter().copied().collect();
         pick(rng, &all).unwrap_or(InodeNumber::ROOT)
     }
+}
+
+fn lock_range(rng: &SimulationRng) -> (LockSpace, (u64, u64)) {
+    if rng.chance(300) {
+        return (LockSpace::Flock, (0, LOCK_CELLS - 1));
+    }
+    let first = rng.below(LOCK_CELLS);
+    (LockSpace::Posix, (first, first + rng.below(LOCK_CELLS - first)))
 }
 
 /// One of few, so that they meet.

@@ -25,6 +25,8 @@ const SYMLINK: u32 = 10;
 pub(crate) struct MountDoor {
     platform: Platform,
     kernel: Rc<Kernel>,
+    /// The number under which it locks.
+    owner: u64,
     handles: RefCell<BTreeMap<InodeNumber, Handles>>,
 }
 
@@ -37,9 +39,9 @@ struct Handles {
 }
 
 impl MountDoor {
-    pub(crate) fn new(platform: &Platform, kernel: &Rc<Kernel>) -> Self {
+    pub(crate) fn new(platform: &Platform, kernel: &Rc<Kernel>, owner: u64) -> Self {
         let (platform, kernel) = (platform.clone(), kernel.clone());
-        Self { platform, kernel, handles: RefCell::default() }
+        Self { platform, kernel, owner, handles: RefCell::default() }
     }
 
     /// Inodes it has open.
@@ -74,6 +76,11 @@ impl MountDoor {
         let both = Handles { writing: Some(file), ..known };
         self.handles.borrow_mut().insert(inode, both);
         Ok(file)
+    }
+
+    /// Opens a file for reading. It is also what locks belong to.
+    async fn open_to_read(&self, inode: InodeNumber) -> Result<File, Errno> {
+        Ok(self.kernel.open_to_read(inode).await?.owned_by(self.owner))
     }
 
     async fn keep(&self, both: Handles) -> Result<(), Errno> {
@@ -191,7 +198,7 @@ impl MountDoor {
                 Ok(Reply::Nothing)
             }
             Operation::Open { inode } => {
-                let reading = kernel.open_to_read(inode).await?;
+                let reading = self.open_to_read(inode).await?;
                 self.keep(Handles { reading, writing: None }).await?;
                 Ok(Reply::Nothing)
             }
@@ -230,6 +237,14 @@ impl MountDoor {
                 kernel.fallocate(file, offset, len, space).await?;
                 Ok(Reply::Nothing)
             }
+            Operation::Lock { inode, space, range, mode } => {
+                kernel.lock(self.handle(inode)?.reading, space, range, Some(mode)).await?;
+                Ok(Reply::Nothing)
+            }
+            Operation::Unlock { inode, space, range } => {
+                kernel.lock(self.handle(inode)?.reading, space, range, None).await?;
+                Ok(Reply::Nothing)
+            }
             Operation::SyncFile { inode } => {
                 kernel.sync(self.handle(inode)?.reading).await?;
                 Ok(Reply::Nothing)
@@ -246,7 +261,7 @@ impl MountDoor {
 
     async fn keep_new(&self, file: File, attr: Attr) -> Result<Reply, Errno> {
         // The one that made it stays; what is read goes through a handle of its own.
-        let reading = self.kernel.open_to_read(attr.inode).await?;
+        let reading = self.open_to_read(attr.inode).await?;
         self.keep(Handles { reading, writing: Some(file) }).await?;
         shown(Ok(attr))
     }

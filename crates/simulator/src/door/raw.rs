@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use ringfs_client::{Client, ClientError, OpenFile, OpenMode};
-use ringfs_platform::{Buffer, Slice};
+use ringfs_platform::{Buffer, Platform, Slice};
 use ringfs_wire::{
-    AttributeChanges, Attributes, DirectoryItem, Errno, FilePermissions, InodeNumber, Timestamp,
+    AttributeChanges, Attributes, DirectoryItem, Errno, FileLock, FilePermissions, InodeNumber,
+    LockOwner, LockRange, LockSpace, Timestamp,
 };
 
 use crate::content;
@@ -19,13 +20,16 @@ const PAGE_LIMIT: u32 = 64;
 
 /// A client and what it has open.
 pub(crate) struct RawDoor {
+    platform: Platform,
     client: Client,
+    /// The number under which it locks.
+    owner: u64,
     handles: RefCell<BTreeMap<InodeNumber, OpenFile>>,
 }
 
 impl RawDoor {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, handles: RefCell::default() }
+    pub(crate) fn new(platform: &Platform, client: Client, owner: u64) -> Self {
+        Self { platform: platform.clone(), client, owner, handles: RefCell::default() }
     }
 
     /// The client; its files are closed.
@@ -40,8 +44,17 @@ impl RawDoor {
 
     /// Closes everything without waiting for it.
     pub(crate) fn drop_handles(&self) {
-        let handles = self.handles.take();
-        drop(handles);
+        for inode in self.handles.take().into_keys() {
+            let (client, owner) = (self.client.clone(), self.owner);
+            self.platform.spawn(async move {
+                // What cannot be given back ends with the session.
+                let _ = release_locks(&client, inode, owner).await;
+            });
+        }
+    }
+
+    fn lock_owner(&self, space: LockSpace) -> LockOwner {
+        LockOwner { space, id: self.owner }
     }
 
     fn handle(&self, inode: InodeNumber) -> Result<OpenFile, ClientError> {
@@ -49,9 +62,14 @@ impl RawDoor {
         handle.ok_or(ClientError::from(Errno::EBADF))
     }
 
-    fn keep(&self, file: OpenFile) {
-        let old = self.handles.borrow_mut().insert(file.inode(), file);
-        drop(old);
+    /// Keeps an open file. One that was open before is closed, with its locks.
+    async fn keep(&self, file: OpenFile) -> Result<(), ClientError> {
+        let inode = file.inode();
+        let old = self.handles.borrow_mut().insert(inode, file);
+        match old {
+            Some(_) => release_locks(&self.client, inode, self.owner).await,
+            None => Ok(()),
+        }
     }
 
     /// Carries out one operation.
@@ -69,7 +87,7 @@ impl RawDoor {
                 let is_new = !self.handles.borrow().contains_key(&file.inode());
                 // A handle shared with an older one may know more than this reply said.
                 let attributes = if is_new { file.attributes() } else { file.refresh().await? };
-                self.keep(file);
+                self.keep(file).await?;
                 shown(attributes)
             }
             Operation::MakeDirectory { place, mode } => {
@@ -102,7 +120,7 @@ impl RawDoor {
                 let (permissions, mode) = (permissions(mode), OpenMode::READ_WRITE);
                 let file = client.create_nameless(directory, permissions, 0, mode).await?;
                 let attributes = file.attributes();
-                self.keep(file);
+                self.keep(file).await?;
                 shown(attributes)
             }
             Operation::ReadDirectory { directory } => list(&client, directory).await?,
@@ -158,12 +176,13 @@ impl RawDoor {
             }
             Operation::Open { inode } => {
                 let file = client.open(inode).await?;
-                self.keep(file);
+                self.keep(file).await?;
                 Reply::Nothing
             }
             Operation::Close { inode } => {
                 let file = self.handles.borrow_mut().remove(&inode);
                 if let Some(file) = file {
+                    release_locks(client, inode, self.owner).await?;
                     file.close().await?;
                 }
                 Reply::Nothing
@@ -196,6 +215,16 @@ impl RawDoor {
                 }
                 Reply::Nothing
             }
+            Operation::Lock { inode, space, range: (start, last), mode } => {
+                let (owner, range) = (self.lock_owner(space), lock_range(space, start, last));
+                client.lock(inode, FileLock { owner, range, mode, pid: 1 }, false).await?;
+                Reply::Nothing
+            }
+            Operation::Unlock { inode, space, range: (start, last) } => {
+                let range = lock_range(space, start, last);
+                client.unlock(inode, self.lock_owner(space), range).await?;
+                Reply::Nothing
+            }
             Operation::SyncFile { inode } => {
                 self.handle(inode)?.sync().await?;
                 Reply::Nothing
@@ -203,6 +232,21 @@ impl RawDoor {
             _ => unreachable!("carried out by its caller"),
         })
     }
+}
+
+/// An flock is about the whole file.
+fn lock_range(space: LockSpace, start: u64, last: u64) -> LockRange {
+    match space {
+        LockSpace::Posix => LockRange { start, last },
+        LockSpace::Flock => LockRange::ALL,
+    }
+}
+
+async fn release_locks(client: &Client, inode: InodeNumber, id: u64) -> Result<(), ClientError> {
+    for space in [LockSpace::Posix, LockSpace::Flock] {
+        client.release_locks(inode, LockOwner { space, id }).await?;
+    }
+    Ok(())
 }
 
 fn permissions(mode: u32) -> FilePermissions {

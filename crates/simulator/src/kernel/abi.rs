@@ -44,6 +44,7 @@ pub(crate) enum Opcode {
     OpenDirectory = 27,
     ReleaseDirectory = 29,
     FsyncDirectory = 30,
+    SetLock = 32,
     Create = 35,
     Fallocate = 43,
     ReadDirectoryPlus = 44,
@@ -70,6 +71,8 @@ pub(crate) const CREATE: u32 = 0o100;
 pub(crate) const KEEP_SIZE: u32 = 1;
 pub(crate) const PUNCH_HOLE: u32 = 2;
 pub(crate) const ZERO_RANGE: u32 = 0x10;
+/// `FUSE_RELEASE_FLOCK_UNLOCK`.
+pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 2;
 /// `O_TMPFILE`.
 pub(crate) const TMPFILE: u32 = 0o20_200_000;
 /// `O_APPEND`.

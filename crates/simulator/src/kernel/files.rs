@@ -21,8 +21,17 @@ const READ_AHEAD_PAGES: u64 = 4;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct File {
     pub(crate) inode: InodeNumber,
-    handle: u64,
+    pub(super) handle: u64,
+    /// Whose locks go when it is closed; zero for nobody's.
+    pub(super) owner: u64,
     is_direct: bool,
+}
+
+impl File {
+    /// The same file, in the hands of somebody who locks.
+    pub(crate) fn owned_by(self, owner: u64) -> Self {
+        Self { owner, ..self }
+    }
 }
 
 /// Pages that are busy until this is dropped.
@@ -84,14 +93,17 @@ impl Kernel {
             self.changed.until(are_idle).await;
             self.cache.borrow_mut().drop_pages(inode, 0..u64::MAX);
         }
-        File { inode, handle, is_direct }
+        File { inode, handle, owner: 0, is_direct }
     }
 
     /// close(2), and what follows it.
     pub(crate) async fn close(&self, file: File) -> Result<(), Errno> {
         let mut body = Writer::default();
-        body.u64(file.handle).u32(0).u32(0).u64(0);
+        body.u64(file.handle).u32(0).u32(0).u64(file.owner);
         let flushed = self.call(Opcode::Flush, file.inode, &body.0).await;
+        let mut body = Writer::default();
+        let flags = if file.owner == 0 { 0 } else { abi::RELEASE_FLOCK_UNLOCK };
+        body.u64(file.handle).u32(0).u32(flags).u64(file.owner);
         self.call(Opcode::Release, file.inode, &body.0).await?;
         flushed.map(drop)
     }

@@ -10,6 +10,7 @@ mod abi;
 mod cache;
 mod connection;
 mod files;
+mod locks;
 mod names;
 mod xattrs;
 

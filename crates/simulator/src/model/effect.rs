@@ -75,6 +75,8 @@ impl Model {
                 next.use_xattr(Id::Number(inode), operation, reply)?;
             }
             Operation::SyncAll
+            | Operation::Lock { .. }
+            | Operation::Unlock { .. }
             | Operation::Close { .. }
             | Operation::SyncFile { .. }
             | Operation::SyncDirectory { .. } => {}

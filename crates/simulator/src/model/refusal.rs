@@ -68,6 +68,14 @@ impl Model {
                 self.refuse_rename(*from, *to, *mode == RenameMode::NoReplace, &mut errors);
             }
             Operation::SyncAll | Operation::Close { .. } => {}
+            // Locks are judged elsewhere.
+            Operation::Lock { inode, .. } | Operation::Unlock { inode, .. } => {
+                let errors = GONE.into_iter().chain([Errno::EAGAIN]);
+                return match self.inode(Id::Number(*inode)) {
+                    Some(inode) if inode.links > 0 || held => Refusal::Perhaps(vec![Errno::EAGAIN]),
+                    _ => Refusal::Perhaps(errors.collect()),
+                };
+            }
             Operation::SetXattr { inode, .. }
             | Operation::GetXattr { inode, .. }
             | Operation::ListXattrs { inode }
