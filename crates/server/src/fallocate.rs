@@ -102,6 +102,10 @@ impl Target {
         let ChunkPunch { inode, generation, chunk_size, start, end } = *request;
         check_range(chunk_size, start, end)?;
         self.room(false)?;
+        #[cfg(feature = "mutations")]
+        if self.mutations.skip_punch {
+            return reply(&SpaceChange { allocated: 0 });
+        }
         let punched = self.store.punch_chunks(inode, generation, chunk_size, start..end).await;
         reply(&SpaceChange { allocated: punched.map_err(store_status)? })
     }

@@ -169,6 +169,10 @@ impl Target {
         let limit = request.limit.clamp(1, PAGE_MAX) as usize;
         let after = (directory, request.after.saturating_add(1));
         let mut entries = state.dentries.range(after..=(directory, u64::MAX));
+        #[cfg(feature = "mutations")]
+        if self.mutations.skip_listed && request.after > 0 {
+            entries.next();
+        }
         let mut items = Vec::new();
         for ((_, cookie), entry) in entries.by_ref().take(limit) {
             let settled = self.locks.is_free(&[LockKey::Inode(entry.inode)]);
@@ -407,6 +411,10 @@ impl Target {
             let state = self.store.state();
             state.inodes.get(&inode).is_some_and(|found| found.attributes.links == 0)
         };
+        #[cfg(feature = "mutations")]
+        if self.mutations.keep_nameless && self.was_never_named(inode) {
+            return;
+        }
         if !nameless || self.is_referenced(inode) {
             if nameless {
                 self.reap_later(inode);
@@ -429,6 +437,12 @@ impl Target {
         tx.commit();
         self.forget_leases(inode);
         self.drive_final_cut(inode);
+    }
+
+    #[cfg(feature = "mutations")]
+    fn was_never_named(&self, inode: InodeNumber) -> bool {
+        let state = self.store.state();
+        state.inodes.get(&inode).is_some_and(|found| found.was_never_named())
     }
 
     /// Removes every inode without name or reference.

@@ -112,13 +112,25 @@ impl Target {
             (to_place, from.inode, from.kind, to.inode),
             (from_place, to.inode, to.kind, from.inode),
         ];
-        for ((directory, name), inode, kind, replaced) in exchanged {
+        for (index, ((directory, name), inode, kind, replaced)) in exchanged.into_iter().enumerate()
+        {
+            if self.skips_exchange(index) {
+                continue;
+            }
             let (name, replaces) = (name.clone(), Some(replaced));
             let moved = Step::Move { inode, directory, name: name.clone() };
             plan.add(directory, Step::PutName { directory, name, inode, kind, replaces }, inode);
             plan.add(inode, moved, inode);
         }
         plan
+    }
+
+    /// Whether one of two exchanged names stays where it is: never, but for a deliberate defect.
+    fn skips_exchange(&self, _index: usize) -> bool {
+        #[cfg(feature = "mutations")]
+        return self.mutations.exchange_halfway && _index > 0;
+        #[cfg(not(feature = "mutations"))]
+        false
     }
 
     /// What a name holds, at whichever home.

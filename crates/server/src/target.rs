@@ -411,7 +411,13 @@ impl Target {
     fn end_session(&self, session: SessionId) {
         let references = self.sessions.end(session);
         self.leases.end(session, self.platform.monotonic());
-        self.file_locks.end_session(session);
+        #[cfg(feature = "mutations")]
+        let are_kept = self.mutations.keep_dead_locks;
+        #[cfg(not(feature = "mutations"))]
+        let are_kept = false;
+        if !are_kept {
+            self.file_locks.end_session(session);
+        }
         if self.store.state().sessions.contains_key(&session) {
             let mut tx = self.store.transaction();
             tx.put(Record::DeleteSession { session });

@@ -1,6 +1,8 @@
 //! Extended attributes, kept at the inode's home.
 
 use ringfs_store::xattrs;
+#[cfg(feature = "mutations")]
+use ringfs_wire::XattrMode;
 use ringfs_wire::{Errno, GetXattr, ListXattrs, RemoveXattr, SetXattr, Wire, XattrName};
 
 use crate::target::{Answer, Caller, Target, reply};
@@ -14,6 +16,8 @@ impl Target {
         let _claim = self.claim(caller.session, &[(*inode, self.changed(*inode))]).await?;
         self.settled_inode(*inode).await?;
         self.room(true)?;
+        #[cfg(feature = "mutations")]
+        let mode = if self.mutations.ignore_xattr_mode { &XattrMode::Any } else { mode };
         xattrs::check_set(&self.store.state(), *inode, name, value, *mode)?;
         // A transaction lies in one log file.
         if value.len() as u64 + RECORDS_LEN_MAX > self.store.options().log_segment_bytes {

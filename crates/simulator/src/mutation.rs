@@ -17,6 +17,20 @@ pub enum Mutation {
     ReuseInodeNumbers,
     /// What mounts cache is changed without asking for it back
     SkipRevocation,
+    /// Extended attributes are set whether they exist or not
+    IgnoreXattrMode,
+    /// Of two names that are exchanged only one changes
+    ExchangeHalfway,
+    /// Files that never got a name stay when nobody has them open
+    KeepNameless,
+    /// Later pages of a listing lack their first entry
+    SkipListed,
+    /// Holes are not punched into chunks
+    SkipPunch,
+    /// Shared file locks are granted beside exclusive ones
+    ShareLocks,
+    /// File locks of dead clients stay
+    KeepDeadLocks,
 }
 
 impl Mutation {
@@ -31,6 +45,13 @@ impl Mutation {
                 options.mutations.skip_generation_check = true;
             }
             Self::SkipRevocation => options.mutations.skip_revocation = true,
+            Self::IgnoreXattrMode => options.mutations.ignore_xattr_mode = true,
+            Self::ExchangeHalfway => options.mutations.exchange_halfway = true,
+            Self::KeepNameless => options.mutations.keep_nameless = true,
+            Self::SkipListed => options.mutations.skip_listed = true,
+            Self::SkipPunch => options.mutations.skip_punch = true,
+            Self::ShareLocks => options.mutations.share_locks = true,
+            Self::KeepDeadLocks => options.mutations.keep_dead_locks = true,
             Self::ReuseInodeNumbers => options.store.mutations.reuse_inode_numbers = true,
         }
     }
