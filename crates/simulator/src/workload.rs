@@ -151,14 +151,18 @@ impl Swarm {
             2 => (3, 1),
             _ => (2, 2),
         };
-        // Some seeds do little but contend for the data of a few files.
-        let is_about_data = rng.chance(150);
+        // Some seeds do little but contend for the data of a few files, or for their locks.
+        let ticket = rng.below(1_000);
+        let (is_about_data, is_about_locks) = (ticket < 150, (150..230).contains(&ticket));
         let weights = CHOICES.map(|(choice, usual)| match choice {
             Choice::Create | Choice::Open if is_about_data => (choice, 2 * usual),
             Choice::Write | Choice::Truncate if is_about_data => (choice, 40),
             Choice::Fallocate if is_about_data => (choice, 20),
             Choice::Read | Choice::SyncFile if is_about_data => (choice, usual),
-            _ if is_about_data => (choice, 0),
+            Choice::Create | Choice::Open if is_about_locks => (choice, 2 * usual),
+            Choice::Lock | Choice::Unlock if is_about_locks => (choice, 40),
+            Choice::Close if is_about_locks => (choice, usual),
+            _ if is_about_data || is_about_locks => (choice, 0),
             _ => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
         });
         let faults = Faults {
@@ -186,7 +190,7 @@ impl Swarm {
             break_links: sometimes(300, 300),
             stall: sometimes(300, 200),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
-            labels: if is_about_data { 2 } else { 2 + rng.below(5) as u8 },
+            labels: if is_about_data || is_about_locks { 2 } else { 2 + rng.below(5) as u8 },
             weights: weights.to_vec(),
         }
     }
@@ -307,6 +311,28 @@ impl Knowledge {
                 let limit = 1 + rng.below(3) as u32;
                 Operation::ListPages { directory: place.directory, limit }
             }
+            Choice::SyncDirectory => Operation::SyncDirectory { directory: place.directory },
+            Choice::SyncAll => Operation::SyncAll,
+            Choice::ReadLink
+            | Choice::Stat
+            | Choice::Chmod
+            | Choice::SetTimes
+            | Choice::SetXattr
+            | Choice::GetXattr
+            | Choice::ListXattrs
+            | Choice::RemoveXattr => return self.draw_on_attributes(choice, rng, mode),
+            _ => return self.draw_on_file(choice, swarm, rng, held),
+        })
+    }
+
+    /// What is about any inode.
+    fn draw_on_attributes(
+        &mut self,
+        choice: Choice,
+        rng: &SimulationRng,
+        mode: u32,
+    ) -> Option<Operation> {
+        Some(match choice {
             Choice::ReadLink => {
                 Operation::ReadLink { inode: self.other(rng, Some(InodeType::Symlink))? }
             }
@@ -327,6 +353,19 @@ impl Knowledge {
             Choice::GetXattr => Operation::GetXattr { inode: self.any(rng), key: key(rng) },
             Choice::ListXattrs => Operation::ListXattrs { inode: self.any(rng) },
             Choice::RemoveXattr => Operation::RemoveXattr { inode: self.any(rng), key: key(rng) },
+            _ => unreachable!("drawn by its caller"),
+        })
+    }
+
+    /// What is about files, mostly open ones.
+    fn draw_on_file(
+        &mut self,
+        choice: Choice,
+        swarm: &Swarm,
+        rng: &SimulationRng,
+        held: &[InodeNumber],
+    ) -> Option<Operation> {
+        Some(match choice {
             Choice::Open if held.len() < OPEN_MAX => {
                 Operation::Open { inode: self.other(rng, Some(InodeType::File))? }
             }
@@ -368,8 +407,7 @@ impl Knowledge {
                 Operation::Unlock { inode, space, range }
             }
             Choice::SyncFile => Operation::SyncFile { inode: pick(rng, held)? },
-            Choice::SyncDirectory => Operation::SyncDirectory { directory: place.directory },
-            Choice::SyncAll => Operation::SyncAll,
+            _ => unreachable!("drawn by its caller"),
         })
     }
 

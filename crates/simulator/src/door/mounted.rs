@@ -197,6 +197,13 @@ impl MountDoor {
                 kernel.remove_xattr(inode, &key.name()).await?;
                 Ok(Reply::Nothing)
             }
+            _ => self.perform_on_file(operation).await,
+        }
+    }
+
+    async fn perform_on_file(&self, operation: &Operation) -> Result<Reply, Errno> {
+        let kernel = &self.kernel;
+        match *operation {
             Operation::Open { inode } => {
                 let reading = self.open_to_read(inode).await?;
                 self.keep(Handles { reading, writing: None }).await?;

@@ -174,6 +174,16 @@ impl RawDoor {
                 client.remove_xattr(inode, &key.name()).await?;
                 Reply::Nothing
             }
+            _ => self.perform_on_file(client, operation).await?,
+        })
+    }
+
+    async fn perform_on_file(
+        &self,
+        client: &Client,
+        operation: &Operation,
+    ) -> Result<Reply, ClientError> {
+        Ok(match *operation {
             Operation::Open { inode } => {
                 let file = client.open(inode).await?;
                 self.keep(file).await?;
@@ -192,7 +202,7 @@ impl RawDoor {
                     file.truncate(size).await?;
                     return Ok(Reply::Nothing);
                 }
-                shown(client.truncate(inode, size).await?)
+                Reply::Attributes(Shown::from(&client.truncate(inode, size).await?))
             }
             Operation::Read { inode, offset, len } => {
                 let data = self.handle(inode)?.read(offset, len as usize).await?;

@@ -55,50 +55,56 @@ impl Model {
             }
             Operation::Rename { from, to, mode: RenameMode::Exchange } => next.exchange(from, to),
             Operation::Rename { from, to, .. } => next.rename(from, to),
-            Operation::ReadDirectory { directory } => next.list(directory, reply)?,
+            _ => next.perform_on_inode(operation, stage, reply)?,
+        }
+        Some(next)
+    }
+
+    /// What is about one inode, whatever its name.
+    fn perform_on_inode(
+        &mut self,
+        operation: &Operation,
+        stage: usize,
+        reply: Option<&Reply>,
+    ) -> Option<()> {
+        let inode = match operation.inode() {
+            Some(inode) => inode,
+            None => return Some(()),
+        };
+        let id = Id::Number(inode);
+        match *operation {
+            Operation::ReadDirectory { directory } => self.list(directory, reply)?,
             Operation::ListPages { directory, .. } => {
                 if let Some(Reply::Pages(pages)) = reply {
-                    next.list_page(directory, &pages[stage])?;
+                    self.list_page(directory, &pages[stage])?;
                 }
             }
-            Operation::ReadLink { inode } => {
-                let Kind::Symlink(tag) = self.inode(Id::Number(inode))?.kind else { return None };
+            Operation::ReadLink { .. } => {
+                let Kind::Symlink(tag) = self.inode(id)?.kind else { return None };
                 let expected = Reply::Target(crate::operation::symlink_target(tag));
                 if reply.is_some_and(|reply| *reply != expected) {
                     return None;
                 }
             }
-            Operation::SetXattr { inode, .. }
-            | Operation::GetXattr { inode, .. }
-            | Operation::ListXattrs { inode }
-            | Operation::RemoveXattr { inode, .. } => {
-                next.use_xattr(Id::Number(inode), operation, reply)?;
-            }
-            Operation::SyncAll
-            | Operation::Lock { .. }
+            Operation::SetXattr { .. }
+            | Operation::GetXattr { .. }
+            | Operation::ListXattrs { .. }
+            | Operation::RemoveXattr { .. } => self.use_xattr(id, operation, reply)?,
+            Operation::Lock { .. }
             | Operation::Unlock { .. }
             | Operation::Close { .. }
             | Operation::SyncFile { .. }
             | Operation::SyncDirectory { .. } => {}
-            Operation::Open { inode }
-            | Operation::Stat { inode }
-            | Operation::Chmod { inode, .. }
-            | Operation::SetTimes { inode, .. }
-            | Operation::Truncate { inode, .. }
-            | Operation::Read { inode, .. }
-            | Operation::Write { inode, .. }
-            | Operation::Append { inode, .. }
-            | Operation::Fallocate { inode, .. } => {
-                let id = Id::Number(inode);
-                next.touch(id, operation, stage, reply)?;
-                if let Some(shown) = shown
-                    && !next.shows(next.inode(id)?, shown)
+            _ => {
+                self.touch(id, operation, stage, reply)?;
+                if let Some(Reply::Attributes(shown)) = reply
+                    && !self.shows(self.inode(id)?, shown)
                 {
                     return None;
                 }
             }
         }
-        Some(next)
+        Some(())
     }
 
     fn use_xattr(&mut self, id: Id, operation: &Operation, reply: Option<&Reply>) -> Option<()> {

@@ -2,7 +2,7 @@
 
 use ringfs_wire::{Errno, InodeNumber, RenameMode, XattrMode};
 
-use super::{Id, Inode, Kind, Model, Refusal};
+use super::{Id, Kind, Model, Refusal};
 use crate::operation::{Operation, Place};
 
 /// A missing inode is told as one of these.
@@ -20,13 +20,7 @@ impl Model {
                 }
             }
             Operation::Create { place, exclusive, .. } => {
-                self.refuse_parent(place.directory, &mut errors);
-                match self.find(*place).map(|(_, inode)| &inode.kind) {
-                    Some(_) if *exclusive => errors.push(Errno::EEXIST),
-                    Some(Kind::Directory { .. }) => errors.extend([Errno::EISDIR, Errno::EEXIST]),
-                    Some(Kind::Symlink(_)) => errors.extend([Errno::ELOOP, Errno::EEXIST]),
-                    Some(Kind::File(_)) | None => {}
-                }
+                self.refuse_create(*place, *exclusive, &mut errors);
             }
             Operation::MakeDirectory { place, .. } | Operation::Symlink { place, .. } => {
                 self.refuse_new(*place, &mut errors);
@@ -49,15 +43,9 @@ impl Model {
                 }
                 Some(_) => {}
             },
-            Operation::RemoveDirectory { place } => match self.find(*place) {
-                None => errors.push(Errno::ENOENT),
-                Some((_, Inode { kind: Kind::Directory { entries, .. }, .. })) => {
-                    if !entries.is_empty() {
-                        errors.push(Errno::ENOTEMPTY);
-                    }
-                }
-                Some(_) => errors.push(Errno::ENOTDIR),
-            },
+            Operation::RemoveDirectory { place } => {
+                self.refuse_remove_directory(*place, &mut errors);
+            }
             Operation::CreateNameless { directory, .. } => {
                 self.refuse_parent(*directory, &mut errors);
             }
@@ -68,13 +56,8 @@ impl Model {
                 self.refuse_rename(*from, *to, *mode == RenameMode::NoReplace, &mut errors);
             }
             Operation::SyncAll | Operation::Close { .. } => {}
-            // Locks are judged elsewhere.
             Operation::Lock { inode, .. } | Operation::Unlock { inode, .. } => {
-                let errors = GONE.into_iter().chain([Errno::EAGAIN]);
-                return match self.inode(Id::Number(*inode)) {
-                    Some(inode) if inode.links > 0 || held => Refusal::Perhaps(vec![Errno::EAGAIN]),
-                    _ => Refusal::Perhaps(errors.collect()),
-                };
+                return self.refuse_lock(*inode, held);
             }
             Operation::SetXattr { inode, .. }
             | Operation::GetXattr { inode, .. }
@@ -82,26 +65,43 @@ impl Model {
             | Operation::RemoveXattr { inode, .. } => {
                 return self.refuse_xattr(*inode, operation, held);
             }
-            Operation::ReadDirectory { directory: inode }
-            | Operation::ListPages { directory: inode, .. }
-            | Operation::SyncDirectory { directory: inode }
-            | Operation::ReadLink { inode }
-            | Operation::Stat { inode }
-            | Operation::Chmod { inode, .. }
-            | Operation::SetTimes { inode, .. }
-            | Operation::Open { inode }
-            | Operation::Truncate { inode, .. }
-            | Operation::Read { inode, .. }
-            | Operation::Write { inode, .. }
-            | Operation::Append { inode, .. }
-            | Operation::Fallocate { inode, .. }
-            | Operation::SyncFile { inode } => match self.inode(Id::Number(*inode)) {
-                None => errors.extend(GONE),
-                Some(inode) if inode.links == 0 && !held => return Refusal::Perhaps(GONE.into()),
-                Some(_) => {}
+            _ => match operation.inode().map(|inode| self.inode(Id::Number(inode))) {
+                Some(None) => errors.extend(GONE),
+                Some(Some(inode)) if inode.links == 0 && !held => {
+                    return Refusal::Perhaps(GONE.into());
+                }
+                _ => {}
             },
         }
         if errors.is_empty() { Refusal::Never } else { Refusal::Always(errors) }
+    }
+
+    fn refuse_create(&self, place: Place, exclusive: bool, errors: &mut Vec<Errno>) {
+        self.refuse_parent(place.directory, errors);
+        match self.find(place).map(|(_, inode)| &inode.kind) {
+            Some(_) if exclusive => errors.push(Errno::EEXIST),
+            Some(Kind::Directory { .. }) => errors.extend([Errno::EISDIR, Errno::EEXIST]),
+            Some(Kind::Symlink(_)) => errors.extend([Errno::ELOOP, Errno::EEXIST]),
+            Some(Kind::File(_)) | None => {}
+        }
+    }
+
+    fn refuse_remove_directory(&self, place: Place, errors: &mut Vec<Errno>) {
+        match self.find(place).map(|(_, inode)| &inode.kind) {
+            None => errors.push(Errno::ENOENT),
+            Some(Kind::Directory { entries, .. }) if entries.is_empty() => {}
+            Some(Kind::Directory { .. }) => errors.push(Errno::ENOTEMPTY),
+            Some(_) => errors.push(Errno::ENOTDIR),
+        }
+    }
+
+    /// Who holds which locks is judged elsewhere.
+    fn refuse_lock(&self, inode: InodeNumber, held: bool) -> Refusal {
+        let errors = GONE.into_iter().chain([Errno::EAGAIN]);
+        match self.inode(Id::Number(inode)) {
+            Some(inode) if inode.links > 0 || held => Refusal::Perhaps(vec![Errno::EAGAIN]),
+            _ => Refusal::Perhaps(errors.collect()),
+        }
     }
 
     /// A removed directory that is still used has no extended attributes, through a mount.
