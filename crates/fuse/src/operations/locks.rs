@@ -104,7 +104,7 @@ impl Worker {
     }
 
     /// The process that waits for the request with this number was interrupted. Only waits for
-    /// locks end early; everything else ends soon.
+    /// locks and for the space of all servers end early.
     pub(crate) fn interrupt(&self, unique: u64) {
         self.mount.waits.interrupt(unique);
     }

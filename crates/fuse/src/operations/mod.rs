@@ -57,7 +57,7 @@ impl Worker {
                 Ok(Reply::empty().into())
             }
             Operation::FsyncDir => self.fsync_directory(node).await,
-            Operation::StatFs => self.statfs().await,
+            Operation::StatFs => self.statfs(&request.header).await,
             Operation::SyncFs => self.sync_all().await,
             Operation::GetLock(arguments) => self.get_lock(node, arguments).await,
             Operation::SetLock { arguments, wait } => {

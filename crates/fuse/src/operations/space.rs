@@ -3,10 +3,11 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use futures_util::future::abortable;
 use ringfs_client::SpaceUsage;
-use ringfs_wire::MAX_NAME_LEN;
+use ringfs_wire::{Errno, MAX_NAME_LEN};
 
-use crate::abi::{Reply, StatFsOut};
+use crate::abi::{InHeader, Reply, StatFsOut};
 use crate::failure::Failure;
 use crate::operations::Outcome;
 use crate::worker::Worker;
@@ -17,8 +18,14 @@ const BLOCK_SIZE: u64 = 4_096;
 const SPACE_AGE_MAX: Duration = Duration::from_secs(1);
 
 impl Worker {
-    pub(crate) async fn statfs(&self) -> Outcome {
-        let usage = self.space().await?;
+    /// Ends early for a process that is killed: programs that only ask whether a mount is alive
+    /// must not wait for servers that are not.
+    pub(crate) async fn statfs(&self, header: &InHeader) -> Outcome {
+        let (asking, abort) = abortable(self.space());
+        self.mount.waits.begin(header.unique, abort);
+        let asked = asking.await;
+        self.mount.waits.end(header.unique);
+        let usage = asked.map_err(|_| Errno::EINTR)??;
         let available = usage.available / BLOCK_SIZE;
         Ok(Reply::of(&StatFsOut {
             blocks: usage.capacity / BLOCK_SIZE,
