@@ -1,10 +1,12 @@
 //! A cluster of its own with mounts, for the suites that test a file system from outside.
 //!
-//! Each suite has one folder under `target/suites`, with the cluster's home, the mounts, and what
-//! the suite writes beside them. Invariant: when the value is gone, so are cluster, mounts and
-//! folder. What a run that was interrupted left there is taken away by the next one of the same
-//! suite; two at the same time are not meant to be.
+//! Each suite has one folder under `target/suites`, with the cluster's home and what the suite writes
+//! beside its mounts. The mounts have a folder with a short name of its own, wherever the project
+//! lies: a socket's path takes no more than 107 bytes. Invariant: when the value is gone, so are
+//! cluster, mounts and folders. What a run that was interrupted left is taken away by the next one of
+//! the same suite; two at the same time are not meant to be.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,9 +16,13 @@ use crate::{setup, symbols};
 /// Minutes that one call of the program may take: starting and ending take seconds.
 const CALL_MINUTES: u64 = 3;
 
+/// Where mounts may lie: the first that can be written.
+const MOUNT_BASES: [&str; 2] = ["/run", "/tmp"];
+
 /// A running cluster of two nodes with two targets each, and its mounts.
 pub(crate) struct Mounted {
     folder: PathBuf,
+    mounts: PathBuf,
 }
 
 /// Whether a cluster can be mounted here. The integration run demands it.
@@ -36,7 +42,8 @@ impl Mounted {
     /// Start the program as it is shipped, with so many mounts.
     pub(crate) fn start(suite: &str, mounts: usize) -> Outcome<Self> {
         symbols::build()?;
-        let mounted = Self { folder: command::root().join("target/suites").join(suite) };
+        let folder = command::root().join("target/suites").join(suite);
+        let mounted = Self { mounts: mount_folder(suite, &folder)?, folder };
         mounted.clear();
         let unreadable =
             |error| Failure::Unreadable(format!("{}: {error}", mounted.folder.display()));
@@ -52,7 +59,7 @@ impl Mounted {
 
     /// Where one of the mounts is.
     pub(crate) fn mount(&self, index: usize) -> PathBuf {
-        self.folder.join(format!("mount-{index}"))
+        self.mounts.join(index.to_string())
     }
 
     /// A path beside the mounts, on a local file system.
@@ -79,18 +86,28 @@ impl Mounted {
 
     /// Take away cluster, mounts and folder, as far as they are there.
     fn clear(&self) {
-        if !self.folder.exists() {
-            return;
+        if self.folder.exists() {
+            let _ = command::collect(&mut self.ringfs(&["down", "--wipe"]));
         }
-        let _ = command::collect(&mut self.ringfs(&["down", "--wipe"]));
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let places = table.lines().filter_map(|line| line.split(' ').nth(4));
-        for place in places.filter(|place| Path::new(place).starts_with(&self.folder)) {
+        for place in places.filter(|place| Path::new(place).starts_with(&self.mounts)) {
             // What is removed next must not be what lies in the cluster.
             let _ = Command::new("umount").args(["--lazy", place]).status();
         }
+        let _ = std::fs::remove_dir_all(&self.mounts);
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Make the folder of a suite's mounts, whose name is the same for every run of this checkout.
+fn mount_folder(suite: &str, folder: &Path) -> Outcome<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    folder.hash(&mut hasher);
+    let name = format!("ringfs-{suite}-{:08x}", hasher.finish() as u32);
+    let places = MOUNT_BASES.iter().map(|base| Path::new(base).join(&name));
+    let mut made = places.filter(|place| place.is_dir() || std::fs::create_dir(place).is_ok());
+    made.next().ok_or_else(|| Failure::Unreadable(format!("no mounts in {MOUNT_BASES:?}")))
 }
 
 impl Drop for Mounted {
