@@ -81,6 +81,7 @@ impl Results {
     }
 
     fn scores_html(&self, page: &mut String) {
+        let Some(scores) = &self.scores else { return };
         let one = |page: &mut String, name: &str, score: &Score| {
             add(
                 page,
@@ -94,8 +95,8 @@ impl Results {
             );
         };
         page.push_str("<div class=\"score\">");
-        one(page, "score", &self.scores.door);
-        if let (Some(score), Some(name)) = (&self.scores.against, &self.against) {
+        one(page, "score", &scores.door);
+        if let (Some(score), Some(name)) = (&scores.against, &self.against) {
             one(page, name, score);
         }
         page.push_str(

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::part::{EASY_TRANSFER, HARD_TRANSFER, RANDOM_TRANSFER};
+use super::part::{EASY_TRANSFER, HARD_TRANSFER, Part, RANDOM_TRANSFER};
 use crate::cluster::Cluster;
 use crate::directory::WorkDirectory;
 use crate::error::{BenchError, Context};
@@ -78,6 +78,8 @@ pub struct Plan {
     pub files: u64,
     /// Bytes that each client of the bare loops writes and reads.
     pub bare_bytes: u64,
+    /// Begins of the names of the parts to run, with those whose files they use; all if empty.
+    pub only: Vec<String>,
     /// Drop what this machine caches of files in a directory before they are read.
     pub drop_caches: bool,
     /// Do without io_uring.
@@ -102,10 +104,24 @@ impl Plan {
             format!("--files takes 1 to {FILES_MAX}")
         } else if !(1..=TARGETS_MAX).contains(&self.targets) {
             format!("--targets takes 1 to {TARGETS_MAX}")
+        } else if let Some(unknown) = self.only.iter().find(|only| !names_part(only)) {
+            let names: Vec<_> = Part::ALL.iter().map(|part| part.name()).collect();
+            format!("--only {unknown}: the phases are {}", names.join(", "))
         } else {
             return Ok(());
         };
         Err(BenchError::Usage(wrong))
+    }
+
+    /// The parts to run, in their order.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let chosen = |part: &Part| self.only.iter().any(|only| part.name().starts_with(only));
+        let mut parts: Vec<Part> = Part::ALL.into_iter().filter(chosen).collect();
+        if self.only.is_empty() {
+            parts = Part::ALL.to_vec();
+        }
+        let makers: Vec<Part> = parts.iter().filter_map(|part| part.made_by()).collect();
+        Part::ALL.into_iter().filter(|part| parts.contains(part) || makers.contains(part)).collect()
     }
 
     /// Most transfers of ior-easy per client.
@@ -164,6 +180,10 @@ impl Plan {
     }
 }
 
+fn names_part(only: &str) -> bool {
+    Part::ALL.iter().any(|part| part.name().starts_with(only))
+}
+
 /// Refuses what does not fit.
 pub(crate) fn check_fits(
     needed: u64,
@@ -218,6 +238,7 @@ pub(crate) mod tests {
             size: 64 << 20,
             files: 100,
             bare_bytes: 1 << 20,
+            only: Vec::new(),
             drop_caches: false,
             polling: false,
             damage: false,
@@ -242,6 +263,8 @@ pub(crate) mod tests {
         check(|plan| plan.size = 1000, Some("--size"));
         check(|plan| plan.files = 0, Some("--files"));
         check(|plan| plan.targets = 65, Some("--targets"));
+        check(|plan| plan.only = vec!["rnd4K".to_owned()], None);
+        check(|plan| plan.only = vec!["rnd8K".to_owned()], Some("--only"));
     }
 
     #[test]
@@ -251,6 +274,17 @@ pub(crate) mod tests {
         assert_eq!(plan.random_transfers(), 4096);
         let least = 2 * (64 << 20) * 2;
         assert!(plan.round_space() > least && plan.round_space() < 2 * least);
+    }
+
+    #[test]
+    fn parts_come_with_those_whose_files_they_use() {
+        let check = |only: &[&str], expected: &[Part]| {
+            let only = only.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(Plan { only, ..plan() }.parts(), expected);
+        };
+        check(&[], &Part::ALL);
+        check(&["find", "rnd4K-read"], &[Part::RandomWrite, Part::Find, Part::RandomRead]);
+        check(&["ior-easy"], &[Part::IorEasyWrite, Part::IorEasyRead]);
     }
 
     #[test]

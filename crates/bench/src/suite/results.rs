@@ -14,7 +14,7 @@ use super::servers::Spent;
 use crate::report::{figure, load, median};
 
 /// The format of the JSON; it grows by one with every change that readers have to know.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What one part came to in one round.
 #[derive(Clone, Debug)]
@@ -119,7 +119,9 @@ pub struct Results {
     pub(crate) machine: Machine,
     pub(crate) limits: Vec<LimitRow>,
     pub(crate) phases: Vec<PhaseRow>,
-    pub(crate) scores: Scores,
+    /// Only of a run of all parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scores: Option<Scores>,
     #[serde(skip)]
     collected: Collected,
 }
@@ -155,7 +157,7 @@ impl Results {
             machine,
             limits: Vec::new(),
             phases: Vec::new(),
-            scores: Scores { is_official: false, door: Score::of(&[]), against: None },
+            scores: None,
             collected: Collected { has_cluster, ..Collected::default() },
         }
     }
@@ -202,7 +204,7 @@ impl Results {
                 to_against,
             });
         }
-        self.scores = self.score();
+        self.scores = (self.phases.len() == Part::ALL.len()).then(|| self.score());
         self
     }
 
@@ -288,6 +290,7 @@ impl fmt::Display for Results {
         }
         writeln!(f)?;
         self.table().iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        let Some(scores) = &self.scores else { return Ok(()) };
         writeln!(f)?;
         let score = |f: &mut fmt::Formatter<'_>, name: &str, score: &Score| {
             writeln!(
@@ -296,8 +299,8 @@ impl fmt::Display for Results {
                 score.total, score.bandwidth_gib_s, score.metadata_kiops
             )
         };
-        score(f, "computed as the IO500 does, but no IO500 score", &self.scores.door)?;
-        if let (Some(against), Some(place)) = (&self.scores.against, &self.against) {
+        score(f, "computed as the IO500 does, but no IO500 score", &scores.door)?;
+        if let (Some(against), Some(place)) = (&scores.against, &self.against) {
             score(f, place, against)?;
         }
         Ok(())

@@ -166,7 +166,7 @@ impl Lead {
         self.all(Order::Enter { round })?;
         let mut made: BTreeMap<Part, u64> = BTreeMap::new();
         let mut figures = Vec::new();
-        for part in Part::ALL {
+        for part in plan.parts() {
             progress(part.name());
             let (figure, count) = match part {
                 Part::Find => (self.find(&made)?, 0),
@@ -239,7 +239,9 @@ impl Lead {
         let walked = self.all(order)?;
         let spent = (!self.servers.is_empty()).then(|| self.servers.since(before));
         let clients = self.clients.len() as u32;
-        let wanted = expected(clients, made[&Part::MdtestEasyWrite], made[&Part::MdtestHardWrite]);
+        let made = |maker| made.get(&maker).copied().unwrap_or(0);
+        let (easy, hard) = (made(Part::MdtestEasyWrite), made(Part::MdtestHardWrite));
+        let wanted = expected(clients, easy, hard);
         let operations = walked.iter().map(|measure| measure.count).sum();
         let matches: u64 = walked.iter().map(|measure| measure.matches).sum();
         if (operations, matches) != (wanted.entries, wanted.matches) {

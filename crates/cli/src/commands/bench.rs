@@ -87,6 +87,9 @@ pub(crate) struct BenchArguments {
     /// Files after which they end, per client [default: 100000, or 10000 with --quick]
     #[arg(long, value_name = "N")]
     files: Option<u64>,
+    /// Run only phases whose names begin so, and those whose files they use
+    #[arg(long, value_name = "PHASE", num_args = 1..)]
+    only: Vec<String>,
     /// In a directory or mount: drop what this machine caches of files before they are read
     #[arg(long)]
     drop_caches: bool,
@@ -150,6 +153,7 @@ impl BenchArguments {
             size: self.size.unwrap_or(amounts.size),
             files: self.files.unwrap_or(amounts.files),
             bare_bytes: self.size.map_or(amounts.bare_bytes, |size| size.min(amounts.bare_bytes)),
+            only: self.only.clone(),
             drop_caches: self.drop_caches,
             polling: environment.polling,
             damage: self.damage,
