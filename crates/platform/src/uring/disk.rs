@@ -3,8 +3,10 @@
 //! What may block for long goes through the ring (or, under polling, through its thread pool).
 //! What is answered from memory is called inline, because a ring round trip costs three to four
 //! times such a call: look-ups of attributes, small buffered writes, small reads that the page
-//! cache can serve. Operations hold the descriptor, so a dropped one never meets a reused number.
+//! cache can serve, and everything that lies in a file system in memory, which never waits for a
+//! device and for which a ring would only wake a thread. Operations hold the descriptor, so a dropped one never meets a reused number.
 
+use std::cell::OnceCell;
 use std::ffi::{CString, OsStr};
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
@@ -33,11 +35,16 @@ const INLINE_WRITE_MAX: usize = 32 << 10;
 /// Buffered reads up to this size first ask the page cache inline, without waiting for the device.
 const INLINE_READ_MAX: usize = 64 << 10;
 
+/// What `statfs` calls a file system in memory.
+const TMPFS_MAGIC: fs::FsWord = 0x0102_1994;
+
 /// An open descriptor and the path it was opened by, for error texts.
 #[derive(Debug)]
 pub(crate) struct File {
     descriptor: Arc<OwnedFd>,
     direct: bool,
+    /// Whether it lies in a file system in memory; looked up when first asked.
+    in_memory: OnceCell<bool>,
     path: Box<Path>,
 }
 
@@ -156,16 +163,27 @@ impl IoUringBackend {
 
 fn new_handle(descriptor: OwnedFd, direct: bool, path: &Path) -> FileHandle {
     let descriptor = Arc::new(descriptor);
-    FileHandle(HandleKind::Uring(File { descriptor, direct, path: path.into() }))
+    let in_memory = OnceCell::new();
+    FileHandle(HandleKind::Uring(File { descriptor, direct, in_memory, path: path.into() }))
 }
 
 impl File {
+    fn is_in_memory(&self) -> bool {
+        *self.in_memory.get_or_init(|| {
+            fs::fstatfs(&self.descriptor).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+        })
+    }
+
     /// Reads what the page cache holds; the count of bytes, and whether that is all there is.
     fn read_cached(&self, offset: u64, buffer: &mut Buffer, len: usize) -> (usize, bool) {
         let mut done = 0;
+        // File systems in memory know no such flag.
+        let flags = match self.is_in_memory() {
+            true => ReadWriteFlags::empty(),
+            false => ReadWriteFlags::NOWAIT,
+        };
         while done < len {
             let part = &mut [IoSliceMut::new(&mut buffer[done..])];
-            let flags = ReadWriteFlags::NOWAIT;
             match rustix::io::preadv2(&self.descriptor, part, offset + done as u64, flags) {
                 Ok(0) => return (done, true),
                 Ok(count) => done += count,
@@ -184,7 +202,7 @@ impl File {
         len: usize,
     ) -> (Result<usize, Errno>, Buffer) {
         let mut done = 0;
-        if !self.direct && len <= INLINE_READ_MAX {
+        if !self.direct && (len <= INLINE_READ_MAX || self.is_in_memory()) {
             buffer.set_len(len);
             let (count, finished) = self.read_cached(offset, &mut buffer, len);
             if finished {
@@ -212,7 +230,7 @@ impl File {
     }
 
     async fn write(&self, offset: u64, mut data: Slice) -> Result<(), Errno> {
-        if !self.direct && data.len() <= INLINE_WRITE_MAX {
+        if !self.direct && (data.len() <= INLINE_WRITE_MAX || self.is_in_memory()) {
             let mut done = 0;
             while done < data.len() {
                 match rustix::io::pwrite(&self.descriptor, &data[done..], offset + done as u64) {
