@@ -173,8 +173,8 @@ impl Target {
         self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await
     }
 
-    /// Before the first announcement of new writes since this start: what writers of the last life
-    /// left beyond the size goes.
+    /// Before the first announcement of new writes since this start, or the first extension by who
+    /// needed none: what writers of the last life left beyond the size goes.
     pub(crate) async fn clean_tail(
         &self,
         inode: InodeNumber,

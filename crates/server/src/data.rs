@@ -153,6 +153,11 @@ impl Target {
     }
 
     pub(crate) async fn extend(&self, request: &Extend, caller: Caller) -> Answer {
+        if !request.overwrite {
+            // A writer that found the file announced far enough has announced nothing itself. If
+            // there was something to cut, its data went as well, and it hears that it is stale.
+            self.clean_tail(request.inode, caller.session).await?;
+        }
         let _claim = self.claim_bytes(caller.session, request.inode, request.lazy).await?;
         let found = self.file(request.inode).await?;
         let known = &found.attributes;

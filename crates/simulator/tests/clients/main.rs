@@ -8,4 +8,5 @@ mod inodes;
 mod locks;
 mod space;
 mod stalls;
+mod tails;
 mod world;

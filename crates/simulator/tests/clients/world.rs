@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ impl World {
         platform.clone().spawn(async move {
             let directory = PathBuf::from("/data");
             let _ = platform.disk().mkdir(&directory, 0o700).await;
+            platform.disk().sync_directory(Path::new("/")).await.unwrap();
             let listen = address(node).parse().unwrap();
             let (map, key) = (world.map.clone(), world.key.clone());
             let mut options = NodeOptions::new(NodeId(node), map, key, directory, listen);
