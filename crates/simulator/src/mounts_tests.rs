@@ -80,3 +80,16 @@ fn a_file_is_cached_as_soon_as_its_writer_has_closed_it() {
         assert!(reads_pages(&kernel, inode).await);
     });
 }
+
+#[test]
+fn a_file_that_another_mount_has_just_changed_is_read_past_the_pages() {
+    play(|[here, there]| async move {
+        let (file, inode) = written(&here).await;
+        here.close(file).await.unwrap();
+        assert!(reads_pages(&here, inode).await);
+        let file = there.open(inode).await.unwrap();
+        there.write(file, 0, &[7]).await.unwrap();
+        there.close(file).await.unwrap();
+        assert!(!reads_pages(&here, inode).await);
+    });
+}
