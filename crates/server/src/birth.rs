@@ -6,6 +6,7 @@ use ringfs_wire::{
     Status, Timestamp, Wire, XattrName,
 };
 
+use crate::locks::LockKey;
 use crate::target::{Answer, Caller, Target, reply};
 
 /// setgid: entries of such a directory inherit its group.
@@ -55,6 +56,8 @@ impl Target {
         self.room(true)?;
         let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;
         let number = InodeNumber::new(directory.field(), sequence);
+        // A directory whose removal is decided elsewhere is still here until that is heard.
+        self.locks.free(&self.platform, &[LockKey::Inode(directory)]).await?;
         let kind = InodeType::File;
         let heritage = self.heritage(directory, kind, permissions, umask)?;
         let now = self.now();

@@ -1,18 +1,23 @@
 //! Files that are born without a name.
 
+use futures_util::future::join;
 use ringfs_wire::{
-    CreateNameless, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link, MetadataDelete,
-    MetadataLookup, References,
+    CreateNameless, Decide, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link,
+    MetadataDelete, MetadataLookup, OperationId, Prepare, PrepareReply, References, SessionId,
+    Step,
 };
 
 use crate::support::{Session, create, name, run};
 
 const ROOT: InodeNumber = InodeNumber::ROOT;
 
-async fn nameless(session: &Session, directory: InodeNumber) -> InodeNumber {
+fn create_nameless(directory: InodeNumber) -> CreateNameless {
     let permissions = FilePermissions { mode: 0o666, uid: 1, gid: 2 };
-    let request = CreateNameless { directory, permissions, umask: 0o022, lease: Lease::NONE };
-    let reply = session.ask(directory, &request).await.unwrap();
+    CreateNameless { directory, permissions, umask: 0o022, lease: Lease::NONE }
+}
+
+async fn nameless(session: &Session, directory: InodeNumber) -> InodeNumber {
+    let reply = session.ask(directory, &create_nameless(directory)).await.unwrap();
     let attributes = reply.attributes.unwrap();
     assert_eq!((attributes.links, attributes.permissions.mode), (0, 0o644));
     reply.inode
@@ -69,6 +74,26 @@ fn a_file_that_lost_its_last_name_gets_no_other() {
                 let again = link(inode, directory, "again");
                 assert_eq!(session.refusal(directory, &again).await, Errno::ENOENT);
             }
+        }
+    });
+}
+
+#[test]
+fn nothing_is_born_in_a_directory_whose_removal_is_decided() {
+    run(2, |session| async move {
+        for (number, directory) in (1..).zip(session.directories(ROOT).await) {
+            let operation = OperationId { coordinator: session.home(ROOT), number };
+            let steps = vec![Step::DropDirectory { inode: directory }];
+            let prepare = Prepare { operation, steps, holder: SessionId::default() };
+            let prepared = session.ask(directory, &prepare).await.unwrap();
+            assert!(matches!(prepared, PrepareReply::Prepared(_)));
+            // Decided elsewhere, and told only now.
+            let request = create_nameless(directory);
+            let decide = Decide { operation, commit: true };
+            let born = session.refusal(directory, &request);
+            let (refused, decided) = join(born, session.ask(directory, &decide)).await;
+            decided.unwrap();
+            assert_eq!(refused, Errno::ENOENT);
         }
     });
 }
