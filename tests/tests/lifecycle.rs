@@ -5,7 +5,11 @@
     reason = "these tests are about real processes and real files"
 )]
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use ringfs_tests::{Sandbox, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_cluster_comes_up_goes_down_and_comes_back() {
@@ -55,6 +59,36 @@ fn what_is_missing_is_started_and_the_rest_left_alone() {
 }
 
 #[test]
+fn a_status_waits_no_longer_for_a_server_that_died() {
+    /// Less than a status grants a server that lives, more than anything else takes.
+    const WELL_BELOW_PATIENCE: Duration = Duration::from_secs(8);
+    let sandbox = Sandbox::new();
+    sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
+    let nodes = sandbox.pids("ringfs");
+    let silent = Pid::from_raw(nodes[1].expect("it runs")).expect("process ids are positive");
+    kill_process(silent, Signal::STOP).unwrap();
+    let mut command = sandbox.command(["status", "--json"]);
+    let asking = command.stdout(Stdio::piped()).spawn().unwrap();
+    // It has a connection to the node that is silent: what is left to do is to wait.
+    wait_until("a status that asks", || is_connecting(asking.id()));
+    let start = Instant::now();
+    sandbox.kill(&nodes[1..]);
+    let output = asking.wait_with_output().unwrap();
+    assert!(start.elapsed() < WELL_BELOW_PATIENCE, "{:?}", start.elapsed());
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["health"], "degraded", "{status}");
+    assert_eq!(status["nodes"][1]["targets"][0]["state"], "down", "{status}");
+    assert!(status["nodes"][1]["pid"].is_null(), "{status}");
+}
+
+/// Whether a process has sockets: a program that only starts has none.
+fn is_connecting(pid: u32) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.any(|link| link.to_string_lossy().starts_with("socket:"))
+}
+
+#[test]
 fn a_second_cluster_lives_beside_the_first() {
     let sandbox = Sandbox::new();
     let data = sandbox.path("elsewhere");
@@ -74,7 +108,6 @@ fn a_second_cluster_lives_beside_the_first() {
 
 #[test]
 fn a_node_runs_in_the_foreground_and_stops_on_sigterm() {
-    use rustix::process::{Pid, Signal};
     let sandbox = Sandbox::new();
     sandbox.ok(["up", "--targets", "1"]);
     sandbox.ok(["mkdir", "/kept"]);
@@ -88,7 +121,7 @@ fn a_node_runs_in_the_foreground_and_stops_on_sigterm() {
     sandbox.run(["serve", "--node", "0"]).assert_refused(1, "node 0 runs already");
     sandbox.run(["serve", "--node", "7"]).assert_refused(1, "has no node 7");
     let pid = Pid::from_raw(node.id() as i32).unwrap();
-    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(node.wait().unwrap().code(), Some(0));
 }
 

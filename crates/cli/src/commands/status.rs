@@ -1,14 +1,16 @@
 //! `ringfs status`: how a cluster is, for people and as JSON.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use ringfs_platform::Platform;
 use ringfs_wire::{TargetId, TargetStatus};
 use serde::Serialize;
 
 use crate::admin::Admin;
+use crate::cluster::ProcessIdentity;
 use crate::commands::{ClusterChoice, Found, mounting, run_on_platform};
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -125,20 +127,17 @@ pub(crate) async fn inspect(platform: &Platform, found: &Found) -> Result<Cluste
     let map = &found.settings.map;
     let mut nodes = Vec::new();
     for node in map.nodes() {
-        let pid = found.directory.process(node.id)?.map(|process| process.pid);
-        nodes.push((node, pid));
+        nodes.push((node, found.directory.process(node.id)?));
     }
-    let ask = async |target: TargetId, runs: bool| match runs {
-        true => admin.status(target, PATIENCE).await.map_err(|error| error.to_string()),
-        false => Err("down".to_owned()),
-    };
-    let reports = nodes.into_iter().map(async |(node, pid)| {
+    let reports = nodes.into_iter().map(async |(node, process)| {
         let targets = map.targets_of(node.id);
-        let asked = targets.map(async |target| (target, ask(target, pid.is_some()).await));
+        let asked = targets
+            .map(async |target| (target, ask(platform, &admin, target, process.as_ref()).await));
         let answers = join_all(asked).await;
         let memory_bytes = answers
             .iter()
             .find_map(|(_, answer)| answer.as_ref().ok().map(|status| status.node_memory));
+        let pid = process.filter(ProcessIdentity::is_alive).map(|process| process.pid);
         NodeReport {
             node: node.id.0,
             address: node.address.clone(),
@@ -153,6 +152,24 @@ pub(crate) async fn inspect(platform: &Platform, found: &Found) -> Result<Cluste
     });
     let nodes = join_all(reports).await;
     Ok(summarise(found, nodes, inspect_mounts(found)?))
+}
+
+/// Asks one target, for as long as its process lives.
+async fn ask(
+    platform: &Platform,
+    admin: &Admin,
+    target: TargetId,
+    process: Option<&ProcessIdentity>,
+) -> Result<TargetStatus, String> {
+    let down = || Err("down".to_owned());
+    let Some(process) = process else { return down() };
+    let answered = pin!(admin.status(target, PATIENCE));
+    let ended = pin!(process.ended_within(platform, PATIENCE));
+    match select(answered, ended).await {
+        Either::Left((answer, _)) => answer.map_err(|error| error.to_string()),
+        Either::Right((true, _)) => down(),
+        Either::Right((false, answered)) => answered.await.map_err(|error| error.to_string()),
+    }
 }
 
 fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> TargetReport {
