@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ringfs_tests::{Sandbox, can_mount, compare_trees, make_tree, random_bytes, wait_until};
 
@@ -224,6 +225,39 @@ fn two_mounts_see_each_others_changes() {
     // What the program does beside the mounts is seen as well.
     sandbox.ok(["mkdir", "/made"]);
     assert!(one.join("made").is_dir() && two.join("made").is_dir());
+}
+
+/// Whether a process waits in the system call that asks for the space of a file system.
+fn is_in_statfs(pid: u32) -> bool {
+    let number = if cfg!(target_arch = "x86_64") { "137" } else { "43" };
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(number)
+}
+
+#[test]
+fn a_question_for_space_ends_with_its_process_when_all_servers_are_dead() {
+    /// Less than the servers are given to come back, more than the death of a process takes.
+    const WELL_BELOW_DEADLINE: Duration = Duration::from_secs(15);
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    sandbox.ok(["up", "--targets", "1", "--mount", text(&mounted)]);
+    sandbox.kill(&sandbox.pids("ringfs"));
+    // The answer to the last question may still hold: then another one is asked.
+    let start = || Command::new("stat").args(["-f", text(&mounted)]).stdout(Stdio::null()).spawn();
+    let mut asking = start().expect("coreutils are there");
+    wait_until("a question that waits", || {
+        if asking.try_wait().unwrap().is_some() {
+            asking = start().expect("coreutils are there");
+        }
+        is_in_statfs(asking.id())
+    });
+    let killed = Instant::now();
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    assert!(killed.elapsed() < WELL_BELOW_DEADLINE, "{:?}", killed.elapsed());
 }
 
 /// Bytes on disk, as `du` shows them.
