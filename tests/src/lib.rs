@@ -10,10 +10,14 @@
     reason = "these tests are about real processes and real files"
 )]
 
+mod disk;
+mod disk_protocol;
+pub mod random;
 mod sandbox;
 mod tree;
 mod wait;
 
+pub use disk::{FaultyDisk, Image, Manner};
 pub use sandbox::{Outcome, Sandbox, can_mount, skip};
 pub use tree::{compare_trees, make_tree, random_bytes};
 pub use wait::{wait_for, wait_until};

@@ -25,7 +25,6 @@ mod mapper;
 mod names;
 mod oracle;
 mod probe;
-mod random;
 mod texts;
 mod watch;
 mod world;
@@ -37,6 +36,8 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use ringfs_tests::random;
 
 use crate::oracle::Clock;
 use crate::watch::Tally;

@@ -1,12 +1,12 @@
-//! The workload's dice: one reproducible sequence per thread (SplitMix64).
+//! The dice of workloads: one reproducible sequence per thread (SplitMix64).
 
 /// A sequence of numbers that a seed determines.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// The sequence of one thread of one run.
-    pub(crate) fn new(seed: u64, thread: usize) -> Self {
+    pub fn new(seed: u64, thread: usize) -> Self {
         Self(seed ^ (thread as u64 + 1).wrapping_mul(0xA076_1D64_78BD_642F))
     }
 
@@ -19,18 +19,24 @@ impl Random {
     }
 
     /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    ///
+    /// # Panics
+    /// When `bound` is zero.
+    pub fn below(&mut self, bound: usize) -> usize {
         assert!(bound > 0, "there is no number below zero");
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
     /// True once in `count` times.
-    pub(crate) fn one_in(&mut self, count: usize) -> bool {
+    pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
     /// One of the elements.
-    pub(crate) fn pick<'a, T>(&mut self, elements: &'a [T]) -> &'a T {
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn pick<'a, T>(&mut self, elements: &'a [T]) -> &'a T {
         &elements[self.below(elements.len())]
     }
 }
