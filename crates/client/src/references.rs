@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringfs_platform::Platform;
 use ringfs_wire::{InodeNumber, References as ReferencesRequest, TargetId};
@@ -18,6 +19,10 @@ use crate::session::Session;
 
 /// Most references dropped by one request.
 const DROP_BATCH_MAX: usize = 1_024;
+/// As many references are dropped at once.
+const DROP_BATCH_FULL: usize = 256;
+/// Fewer wait for others so long, so that closing costs next to nothing.
+const DROP_DELAY: Duration = Duration::from_millis(50);
 
 /// What this side knows of one inode's reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +124,11 @@ impl References {
         match holding {
             Holding::Held(1) => {
                 *holding = Holding::Queued;
-                self.queued.borrow_mut().insert(inode);
-                drop(inodes);
-                self.changed.notify_all();
+                let mut queued = self.queued.borrow_mut();
+                queued.insert(inode);
+                if queued.len() == 1 || queued.len() >= DROP_BATCH_FULL {
+                    self.changed.notify_all();
+                }
             }
             Holding::Held(count) => *count -= 1,
             Holding::Queued | Holding::Dropping => {}
@@ -132,6 +139,26 @@ impl References {
     pub(crate) fn stop(&self) {
         self.stopped.set(true);
         self.changed.notify_all();
+    }
+
+    /// Waits for more to drop, if there is little: a file closed and opened again costs nothing.
+    async fn gather(&self, platform: &Platform) {
+        let is_due = || {
+            let queued = self.queued.borrow().len();
+            queued == 0 || queued >= DROP_BATCH_FULL || self.stopped.get()
+        };
+        let due = async {
+            loop {
+                let changed = self.changed.notified();
+                if is_due() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        if !is_due() {
+            platform.timeout(DROP_DELAY, due).await;
+        }
     }
 
     /// A batch of queued inodes of one home that none of `busy` is, marked as being dropped.
@@ -174,6 +201,7 @@ pub(crate) fn start_dropping(platform: &Platform, session: &Rc<Session>) {
     platform.clone().spawn(async move {
         loop {
             let changed = references.changed.notified();
+            references.gather(&platform).await;
             while let Some(session) = session.upgrade() {
                 let batch = references.next_batch(|inode| session.home(inode), &busy.borrow());
                 let Some((target, batch)) = batch else { break };
