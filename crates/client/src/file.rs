@@ -2,21 +2,22 @@
 //!
 //! Invariant: the attributes kept here are hints. No operation succeeds on their word alone: the
 //! home, whose unsynced changes a power loss may have undone, has confirmed size and generation
-//! during the operation. Of two replies that may have overtaken each other the newer is kept; a
+//! during the operation; but for reads below a size that the home has called settled. Of two replies that may have overtaken each other the newer is kept; a
 //! reply to a question during which nothing else arrived is kept even if it goes back.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use futures_util::lock::Mutex;
 use ringfs_platform::Slice;
 use ringfs_rpc::Response;
 use ringfs_wire::{
-    Attributes, Errno, Generation, HEAD_SIZE, HeadRead, InodeNumber, Request, SpaceChange, Sync,
-    TargetId,
+    Attributes, Errno, Generation, HEAD_SIZE, HeadRead, HeadReadReply, InodeNumber, Request,
+    SpaceChange, Sync, TargetId,
 };
 
 use crate::client::{Client, Deadline};
@@ -75,6 +76,17 @@ impl Extension {
     }
 }
 
+/// How long a settled size is used. Owners remember cuts longer than this and the longest read.
+const SETTLED_LIFETIME: Duration = Duration::from_secs(10);
+
+/// A size that the file keeps under one generation, and until when to count on it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Settled {
+    generation: Generation,
+    size: u64,
+    until: Duration,
+}
+
 /// What the handles of a file share.
 pub(crate) struct FileState {
     pub(crate) client: Client,
@@ -90,6 +102,7 @@ pub(crate) struct FileState {
     /// Bytes that owners have reported as allocated for chunks, less those freed, and that the
     /// home has not been told of.
     unreported: Cell<i64>,
+    settled: Cell<Settled>,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
     /// None where another client of the process holds the inode.
@@ -113,6 +126,7 @@ impl FileState {
             told: RefCell::default(),
             extension: Extension::default(),
             unreported: Cell::new(0),
+            settled: Cell::default(),
             reserving: Mutex::default(),
             reference: RefCell::new(reference),
         }
@@ -252,7 +266,24 @@ impl FileState {
 
     /// Asks the home for the attributes of now.
     pub(crate) async fn refresh(&self, deadline: Deadline) -> Result<Attributes, ClientError> {
-        Ok(self.read_head(0, 0, deadline).await?.reply)
+        Ok(self.read_head(0, 0, deadline).await?.0)
+    }
+
+    /// The attributes under which `range` can be read without asking the home: it lies in chunks,
+    /// below a size that neither power loss nor, under this generation, anybody takes back.
+    pub(crate) fn settled(&self, range: &Range<u64>) -> Option<Attributes> {
+        let Settled { generation, size, until } = self.settled.get();
+        let known = self.attributes();
+        let holds = range.start >= HEAD_SIZE
+            && range.end <= size
+            && generation == known.generation
+            && self.client.shared.platform.monotonic() < until;
+        holds.then(|| known.clone())
+    }
+
+    /// An owner knows of a newer generation.
+    pub(crate) fn unsettle(&self) {
+        self.settled.take();
     }
 
     /// Asks the home for attributes and bytes of the head. If nothing else arrived meanwhile, the
@@ -262,16 +293,20 @@ impl FileState {
         offset: u64,
         length: u32,
         deadline: Deadline,
-    ) -> Result<Response<Attributes>, ClientError> {
+    ) -> Result<(Attributes, Option<Slice>), ClientError> {
         let replies = self.replies.get();
         let request = HeadRead { inode: self.inode(), offset, length };
+        let until = self.client.shared.platform.monotonic() + SETTLED_LIFETIME;
         let response = self.call(&request, None, deadline).await?;
+        let HeadReadReply { attributes, settled: size } = response.reply;
         let is_latest = self.replies.get() == replies;
-        self.accept_hint(&response.reply)?;
+        self.accept_hint(&attributes)?;
+        let generation = attributes.generation;
+        self.settled.set(Settled { generation, size, until });
         if is_latest {
-            *self.attributes.borrow_mut() = response.reply.clone();
+            *self.attributes.borrow_mut() = attributes.clone();
         }
-        Ok(response)
+        Ok((attributes, response.bulk))
     }
 
     /// The targets that may hold chunks of a range of the file.

@@ -95,12 +95,11 @@ async fn seek(file: &Rc<FileState>, offset: u64, wanted: Wanted) -> Result<u64, 
     let mut attempt = 0;
     loop {
         // One byte tells whether there is a head at all.
-        let response = file.read_head(0, 1, deadline).await?;
-        let now = response.reply;
+        let (now, head) = file.read_head(0, 1, deadline).await?;
         if offset >= now.size {
             return Err(Errno::ENXIO.into());
         }
-        let head = response.bulk.is_some_and(|bulk| !bulk.is_empty());
+        let head = head.is_some_and(|bulk| !bulk.is_empty());
         let found = match boundary_in_head(&now, head, offset, wanted) {
             Some(found) => Ok(found),
             None => seek_chunks(file, &now, offset.max(HEAD_SIZE), wanted, deadline).await,

@@ -1,7 +1,9 @@
 //! Reading: the size and the head from the home, chunks from their owners, at the same time.
 //!
 //! Invariant: nothing is returned that did not lie below the size at the home at some moment of
-//! the call, and every byte below it is as of a moment of the call, per piece. Chunks are asked
+//! the call, and every byte below it is as of a moment of the call, per piece. Chunks below a size
+//! that the home has called settled are asked without it: an owner knows of every cut since, and
+//! refuses. Otherwise chunks are asked
 //! in parallel with the home only up to the size known before, under the generation known before;
 //! when the home tells of a newer generation they are asked again, and what lies between the old
 //! size and the new is asked after it.
@@ -49,6 +51,12 @@ impl OpenFile {
 
 async fn read_range(file: &Rc<FileState>, range: Range<u64>) -> Result<Vec<Slice>, ClientError> {
     let deadline = file.client.deadline();
+    if let Some(known) = file.settled(&range) {
+        match read_chunks(file, range.clone(), &known, deadline).await {
+            Err(error) if error.is_stale() => file.unsettle(),
+            result => return result,
+        }
+    }
     let mut attempt = 0;
     loop {
         let known = file.attributes().clone();
@@ -96,10 +104,10 @@ async fn read_head(
     debug_assert!(range.end <= HEAD_SIZE, "heads end at the head size");
     let length = (range.end - range.start) as u32;
     let offset = if length == 0 { 0 } else { range.start };
-    let response = file.read_head(offset, length, deadline).await?;
-    let expected = below(range, response.reply.size);
-    let bytes = padded(response.bulk, expected.end - expected.start);
-    Ok((response.reply, bytes.into_iter().next()))
+    let (attributes, bytes) = file.read_head(offset, length, deadline).await?;
+    let expected = below(range, attributes.size);
+    let bytes = padded(bytes, expected.end - expected.start);
+    Ok((attributes, bytes.into_iter().next()))
 }
 
 /// The bytes of `range`, which lies in chunks, in order.

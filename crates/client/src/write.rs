@@ -13,8 +13,8 @@ use std::rc::Rc;
 use futures_util::{StreamExt, stream};
 use ringfs_platform::Slice;
 use ringfs_wire::{
-    Append, Attributes, ChunkWrite, DiscardTail, Errno, Extend, HeadWrite, MAX_BULK_LEN, Reserve,
-    Status,
+    Append, Attributes, ChunkWrite, ChunkWriteExtend, DiscardTail, Errno, Extend, HEAD_SIZE,
+    HeadWrite, MAX_BULK_LEN, Reserve, Status,
 };
 
 use crate::client::Deadline;
@@ -155,6 +155,10 @@ async fn write_once(
         data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
     };
     let chunks = chunk_part(range);
+    if is_at_home(file, range, known) {
+        reserve(file, range.end, deadline).await?;
+        return write_at_home(file, range, data, known, lazy, deadline).await;
+    }
     if !chunks.is_empty() {
         reserve(file, range.end, deadline).await?;
         let slice = part(chunks.clone());
@@ -169,6 +173,40 @@ async fn write_once(
         confirmed = file.report(request, Some(part(head)), deadline).await?.size;
     }
     Ok(confirmed)
+}
+
+/// Whether all of a range is one piece of a chunk that the file's home owns.
+fn is_at_home(file: &FileState, range: &Range<u64>, known: &Attributes) -> bool {
+    let chunk_size = u64::from(known.chunk_size);
+    let index = range.start / chunk_size;
+    let is_piece = range.start >= HEAD_SIZE
+        && index == (range.end - 1) / chunk_size
+        && range.end - range.start <= MAX_BULK_LEN as u64;
+    let map = file.client.map();
+    is_piece && map.chunk_owner(known.inode, index) == map.home(known.inode)
+}
+
+/// The same where one request does for data and size.
+async fn write_at_home(
+    file: &FileState,
+    range: &Range<u64>,
+    data: &Slice,
+    known: &Attributes,
+    lazy: bool,
+    deadline: Deadline,
+) -> Result<u64, ClientError> {
+    let Attributes { inode, generation, chunk_size, size, .. } = *known;
+    let (offset, overwrite) = (range.start, range.end <= size);
+    let request = |allocated| ChunkWriteExtend {
+        inode,
+        generation,
+        chunk_size,
+        offset,
+        overwrite,
+        lazy,
+        allocated,
+    };
+    Ok(file.report(request, Some(data.clone()), deadline).await?.size)
 }
 
 /// Announces writes up to `end` and further, unless that has been done.

@@ -5,9 +5,9 @@ use std::ops::Range;
 use ringfs_platform::{Buffer, Slice};
 use ringfs_store::{Inode, StoreError, namespace, xattrs};
 use ringfs_wire::{
-    Append, AppendReply, Attributes, ChunkRead, ChunkWrite, Errno, Extend, Generation, HEAD_SIZE,
-    HeadRead, HeadWrite, InodeNumber, InodeType, MAX_BULK_LEN, Reserve, SpaceChange, Status, Sync,
-    Wire,
+    Append, AppendReply, Attributes, ChunkRead, ChunkWrite, ChunkWriteExtend, Errno, Extend,
+    Generation, HEAD_SIZE, HeadRead, HeadReadReply, HeadWrite, InodeNumber, InodeType,
+    MAX_BULK_LEN, Reserve, SpaceChange, Status, Sync, Wire,
 };
 
 use crate::coherence::WRITTEN;
@@ -38,7 +38,11 @@ impl Target {
             let now = self.file(request.inode).await?;
             // A slot that is still the inode's own cannot have been given to another file.
             if now.head == found.head {
-                return Ok((now.attributes.to_bytes(), bytes));
+                let Attributes { generation, size, .. } = now.attributes;
+                let extent = self.store.extent();
+                let settled = self.settled.size(request.inode, generation, size, extent);
+                let reply = HeadReadReply { attributes: now.attributes, settled };
+                return Ok((reply.to_bytes(), bytes));
             }
             found = now;
         }
@@ -308,6 +312,22 @@ impl Target {
 
     pub(crate) async fn chunk_write(&self, request: &ChunkWrite, data: Slice) -> Answer {
         reply(&self.write_chunk_here(request, data).await?)
+    }
+
+    /// Data first, then size, as where they lie at two targets.
+    pub(crate) async fn chunk_write_extend(
+        &self,
+        request: &ChunkWriteExtend,
+        data: Slice,
+        caller: Caller,
+    ) -> Answer {
+        let ChunkWriteExtend { inode, generation, chunk_size, offset, overwrite, lazy, .. } =
+            *request;
+        let end = offset.checked_add(data.len() as u64).ok_or(Status::Malformed)?;
+        let write = ChunkWrite { inode, generation, chunk_size, offset };
+        let written = self.write_chunk_here(&write, data).await?;
+        let allocated = request.allocated.saturating_add(written.allocated);
+        self.extend(&Extend { inode, generation, end, overwrite, lazy, allocated }, caller).await
     }
 
     async fn write_chunk_here(

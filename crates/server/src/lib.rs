@@ -24,6 +24,7 @@ mod rename;
 mod repair;
 mod scan;
 mod sessions;
+mod settled;
 mod target;
 mod xattrs;
 

@@ -23,6 +23,7 @@ use crate::file_locks::FileLocks;
 use crate::leases::{Claim, Leases};
 use crate::locks::Locks;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
+use crate::settled::Settled;
 
 /// Pause between two attempts to reach another target about work that must come to an end.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -56,6 +57,7 @@ pub(crate) struct Target {
     pub(crate) undecided: RefCell<BTreeSet<OperationId>>,
     /// Files whose unwritten tail is known to be clean since this start.
     pub(crate) cleaned: RefCell<BTreeSet<InodeNumber>>,
+    pub(crate) settled: Settled,
     /// Monotonic instant before which nameless inodes are kept for sessions that may come back.
     pub(crate) grace_until: Cell<Duration>,
     peers: BTreeMap<TargetId, Peer>,
@@ -97,6 +99,7 @@ impl Target {
             file_locks: FileLocks::default(),
             undecided: RefCell::default(),
             cleaned: RefCell::default(),
+            settled: Settled::default(),
             grace_until,
             peers: parts.peers,
             last_time: Cell::default(),
@@ -277,6 +280,9 @@ impl Target {
             AnyRequest::HeadWrite(request) => self.head_write(request, bulk, caller).await,
             AnyRequest::Reserve(request) => self.reserve(request, caller).await,
             AnyRequest::Extend(request) => self.extend(request, caller).await,
+            AnyRequest::ChunkWriteExtend(request) => {
+                self.chunk_write_extend(request, bulk, caller).await
+            }
             AnyRequest::DiscardTail(request) => self.discard_tail(request, caller).await,
             AnyRequest::Append(request) => self.append(request, bulk, caller).await,
             AnyRequest::CreateNameless(request) => self.create_nameless(request, caller).await,
@@ -373,6 +379,9 @@ impl Target {
             AnyRequest::LockSet(request) => home(request.inode),
             AnyRequest::LockClear(request) => home(request.inode),
             AnyRequest::LockCancel(request) => home(request.inode),
+            AnyRequest::ChunkWriteExtend(r) => {
+                home(r.inode) && chunk(r.inode, r.offset, r.chunk_size)
+            }
             AnyRequest::ChunkRead(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::ChunkWrite(r) => chunk(r.inode, r.offset, r.chunk_size),
             AnyRequest::PeekName(request) => home(request.directory),

@@ -257,6 +257,12 @@ impl Store {
         self.engine().log.written(position.0).await
     }
 
+    /// The end of the log, and the end of what is durable of it.
+    pub fn extent(&self) -> (LogPosition, LogPosition) {
+        let log = &self.engine().log;
+        (LogPosition(log.committed()), LogPosition(log.synced_to()))
+    }
+
     /// Waits until everything before `position` is durable.
     pub async fn synced(&self, position: LogPosition) -> Result<(), StoreError> {
         self.engine().synced(position.0).await

@@ -198,7 +198,7 @@ requests! {
         offset: u64,
         /// Bytes wanted.
         length: u32,
-    } -> Attributes;
+    } -> HeadReadReply;
 
     /// Write into the head and extend the file when it ends later. *Mutation.*
     0x21 mutation HeadWrite {
@@ -238,6 +238,25 @@ requests! {
         /// As in [`HeadWrite`].
         lazy: bool,
         /// As in [`HeadWrite`].
+        allocated: i64,
+    } -> Attributes;
+
+    /// Write the bulk into a chunk that the home itself owns, and extend the file to its end: what
+    /// *ChunkWrite* and *Extend* do one after the other. *Mutation.*
+    0x2b mutation ChunkWriteExtend {
+        /// The file.
+        inode: InodeNumber,
+        /// Content generation known to the writer.
+        generation: Generation,
+        /// Bytes in a chunk of this file.
+        chunk_size: u32,
+        /// First byte, by its offset in the file; everything lies within one chunk.
+        offset: u64,
+        /// As in [`Extend`].
+        overwrite: bool,
+        /// As in [`HeadWrite`].
+        lazy: bool,
+        /// As in [`HeadWrite`], without what this write allocates.
         allocated: i64,
     } -> Attributes;
 
@@ -711,6 +730,16 @@ pub struct AppendReply {
     pub attributes: Attributes,
 }
 wire_struct!(AppendReply { offset, attributes });
+
+/// Body of a reply to [`HeadRead`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeadReadReply {
+    /// The file's attributes.
+    pub attributes: Attributes,
+    /// A size that the file has durably under this generation: no power loss takes it back.
+    pub settled: u64,
+}
+wire_struct!(HeadReadReply { attributes, settled });
 
 /// One answer of [`AttributesGet`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -121,7 +121,7 @@ fn a_failed_write_leaves_nothing_beyond_the_size() {
         assert!(found.iter().all(|byte| *byte == 0));
         // Inside the size nothing is cut.
         fake.fail(&CHUNK_WRITE, &[Errno::ENOSPC.into()]);
-        file.write(HEAD_SIZE, vec![2; 9]).await.unwrap_err();
+        file.write(CHUNK - 5, vec![2; 9]).await.unwrap_err();
         assert_eq!(fake.count(&DISCARD), 1);
     });
 }
@@ -156,6 +156,37 @@ fn a_home_that_lost_power_is_not_taken_at_its_old_word() {
         file.write(2 * CHUNK, vec![3; 4]).await.unwrap();
         assert_eq!(fake.attributes(inode).size, 2 * CHUNK + 4, "no mere overwrite");
     });
+}
+
+#[test]
+fn below_a_settled_size_chunks_are_read_without_the_home() {
+    run(|client, fake, platform| async move {
+        let file = client.create(InodeNumber::ROOT, &name("f"), OWNER, true).await.unwrap();
+        file.write(0, vec![1; 3 * CHUNK as usize]).await.unwrap();
+        fake.settled.set(2 * CHUNK);
+        file.read(CHUNK, 10).await.unwrap();
+        let homes_asked = async |offset, len| {
+            fake.asked.borrow_mut().clear();
+            assert_eq!(&file.read(offset, len).await.unwrap()[..], &vec![1; len]);
+            let asked = fake.asked.take();
+            asked.iter().filter(|(_, request)| matches!(request, AnyRequest::HeadRead(_))).count()
+        };
+        assert_eq!(homes_asked(2 * CHUNK - 10, 10).await, 0);
+        assert_eq!(homes_asked(2 * CHUNK - 10, 11).await, 1, "beyond it");
+        assert_eq!(homes_asked(HEAD_SIZE - 1, 10).await, 1, "the head is the home's");
+        // An owner that knows of a cut refuses, and the home tells what is true now.
+        fake.fail(&chunk_read(), &[Status::StaleGeneration]);
+        assert_eq!(homes_asked(CHUNK, 10).await, 1);
+        assert_eq!(homes_asked(CHUNK, 10).await, 0);
+        // What was told long ago counts no more.
+        platform.sleep(Duration::from_secs(11)).await;
+        assert_eq!(homes_asked(CHUNK, 10).await, 1);
+    });
+}
+
+fn chunk_read() -> ChunkRead {
+    let (inode, generation) = (InodeNumber::ROOT, Generation(0));
+    ChunkRead { inode, generation, chunk_size: 0, offset: 0, length: 0 }
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Fake {
     pub(crate) failures: RefCell<BTreeMap<u16, Vec<Status>>>,
     /// How long requests with this opcode take.
     pub(crate) delays: RefCell<BTreeMap<u16, Duration>>,
+    /// The settled size that every file is said to have.
+    pub(crate) settled: Cell<u64>,
     /// What is granted to whoever asks, once it has polled.
     pub(crate) granted: Cell<Lease>,
     /// Of the leases of every target.
@@ -77,6 +79,7 @@ impl Fake {
             asked: RefCell::default(),
             failures: RefCell::default(),
             delays: RefCell::default(),
+            settled: Cell::default(),
             granted: Cell::new(Lease::ALL),
             incarnation: Cell::new(1),
             revocations: RefCell::default(),
@@ -168,6 +171,10 @@ impl Fake {
             AnyRequest::HeadRead(r) => home(r.inode),
             AnyRequest::HeadWrite(r) => home(r.inode),
             AnyRequest::Extend(r) => home(r.inode),
+            AnyRequest::ChunkWriteExtend(r) => {
+                home(r.inode);
+                assert_eq!(self.map.chunk_owner(r.inode, r.offset / CHUNK), target, "{request:?}");
+            }
             AnyRequest::ChunkRead(ChunkRead { inode, offset, .. })
             | AnyRequest::ChunkWrite(ChunkWrite { inode, offset, .. }) => {
                 assert_eq!(self.map.chunk_owner(*inode, offset / CHUNK), target, "{request:?}");
@@ -180,9 +187,10 @@ impl Fake {
     fn data(&self, request: &AnyRequest, bulk: &Slice) -> Option<Answer> {
         Some(match request {
             AnyRequest::HeadRead(r) => {
-                let attributes = self.get(r.inode).map(|a| a.to_bytes());
+                let settled = self.settled.get();
+                let reply = |attributes| HeadReadReply { attributes, settled }.to_bytes();
                 let bytes = self.content(r.inode, r.offset, u64::from(r.length));
-                attributes.map(|body| (body, Some(bytes)))
+                self.get(r.inode).map(|attributes| (reply(attributes), Some(bytes)))
             }
             AnyRequest::HeadWrite(r) => self.at_generation(r.inode, r.generation, || {
                 assert!(r.offset + bulk.len() as u64 <= HEAD_SIZE);
@@ -219,6 +227,17 @@ impl Fake {
             AnyRequest::ChunkRead(r) => self.at_generation(r.inode, r.generation, || {
                 Ok((Vec::new(), Some(self.content(r.inode, r.offset, u64::from(r.length)))))
             }),
+            AnyRequest::ChunkWriteExtend(r) => {
+                let ChunkWriteExtend { inode, generation, chunk_size, offset, .. } = *r;
+                let end = offset + bulk.len() as u64;
+                let ChunkWriteExtend { overwrite, lazy, allocated, .. } = *r;
+                let write = ChunkWrite { inode, generation, chunk_size, offset };
+                let extend = Extend { inode, generation, end, overwrite, lazy, allocated };
+                match self.data(&AnyRequest::ChunkWrite(write), bulk)? {
+                    Ok(_) => self.data(&AnyRequest::Extend(extend), bulk)?,
+                    refused => refused,
+                }
+            }
             AnyRequest::ChunkWrite(r) => self.at_generation(r.inode, r.generation, || {
                 let end = r.offset + bulk.len() as u64;
                 assert!(r.offset >= HEAD_SIZE && end <= self.attributes(r.inode).reach);
@@ -451,7 +470,7 @@ fn opcode(request: &AnyRequest) -> u16 {
         };
     }
     opcodes!(MetadataLookup MetadataCreate MetadataDelete MetadataUpdate AttributesGet HeadRead
-        HeadWrite Reserve Extend DiscardTail Append ChunkRead ChunkWrite Sync References
+        HeadWrite Reserve Extend DiscardTail Append ChunkRead ChunkWrite ChunkWriteExtend Sync References
         SessionRenew SessionClose ReadDirectory LeasePoll LeaseRelease)
 }
 
