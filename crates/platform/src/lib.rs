@@ -42,7 +42,8 @@ pub use platform::{Platform, RuntimeOptions, Shard, ShardBody, run};
 pub use signal::Signal;
 #[cfg(feature = "sim")]
 pub use sim::{
-    Faults, Outcome, SimulatedBackend, SimulatedNode, Simulation, SimulationOptions, SimulationRng,
+    DiskTrouble, Faults, Outcome, SimulatedBackend, SimulatedNode, Simulation, SimulationOptions,
+    SimulationRng,
 };
 pub use uring::IoUringBackend;
 

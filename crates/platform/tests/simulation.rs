@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_platform::{
-    Address, Buffer, Disk, Faults, Frame, FrameLengths, Framing, OpenFlags, Outcome, Platform,
-    SimulatedNode, Simulation, SimulationOptions, Slice, StorageError,
+    Address, Buffer, Disk, DiskTrouble, Faults, Frame, FrameLengths, Framing, OpenFlags, Outcome,
+    Platform, SimulatedNode, Simulation, SimulationOptions, Slice, StorageError,
 };
 
 const A: SimulatedNode = SimulatedNode(1);
@@ -481,6 +481,83 @@ fn a_short_partition_delays_and_a_long_one_breaks() {
         assert_eq!(sink.received.borrow().len() == 20, arrives, "after {length} s");
         assert_eq!(sink.ended.get(), (!arrives).then_some(ErrorKind::ConnectionReset));
     }
+}
+
+#[test]
+fn a_partition_may_stop_one_direction_only() {
+    for (from, to, arrives) in [(A, B, true), (B, A, false)] {
+        let simulation = world(5, Faults::default());
+        let sink = Sink::default();
+        sink.start(&simulation, A);
+        start_source(&simulation, B, 20, Duration::from_secs(100));
+        pass(&simulation, Duration::from_millis(10));
+        simulation.partition_one_way(from, to, true);
+        pass(&simulation, Duration::from_secs(4));
+        assert_eq!(sink.received.borrow().len() == 20, arrives);
+        let refused = on(&simulation, B, |platform| async move {
+            platform.connect(&address(), FRAMING).await.err().map(|error| error.kind())
+        });
+        assert_eq!(refused, Some(ErrorKind::TimedOut), "a connection needs both directions");
+    }
+}
+
+#[test]
+fn what_is_held_up_arrives_late_and_in_order() {
+    let faults =
+        Faults { hold_up_per_mille: 100, hold_up_max: Duration::from_secs(5), ..Faults::default() };
+    let mut late = 0;
+    for seed in 0..20 {
+        let simulation = world(seed, faults);
+        let sink = Sink::default();
+        sink.start(&simulation, A);
+        start_source(&simulation, B, 20, Duration::from_secs(1_000));
+        pass(&simulation, Duration::from_secs(1));
+        late += usize::from(sink.received.borrow().len() < 20);
+        pass(&simulation, Duration::from_secs(200));
+        assert!(sink.received.borrow().iter().copied().eq(0..20), "all, in order");
+    }
+    assert!(late > 5, "{late}");
+}
+
+#[test]
+fn a_disk_of_its_own_faults_says_what_went_wrong() {
+    let simulation = world(1, Faults::default());
+    assert_eq!(simulation.disk_trouble(A), DiskTrouble::default());
+    let faults = Faults { fsync_failure_per_mille: 1_000, ..Faults::default() };
+    simulation.set_disk_faults(A, Some(faults));
+    for (node, is_well) in [(A, false), (B, true)] {
+        let synced = on(&simulation, node, |platform| async move {
+            write_file(&platform.disk(), "/f", 1, 1).await;
+            sync_file(&platform.disk(), "/f").await
+        });
+        assert_eq!(synced.is_ok(), is_well);
+        let trouble = simulation.disk_trouble(node);
+        assert_eq!((trouble.since.is_none(), trouble.lost_writes), (is_well, !is_well));
+    }
+    simulation.set_disk_faults(A, None);
+    simulation.kill(A);
+    let trouble = simulation.disk_trouble(A);
+    assert_eq!((trouble.since, trouble.lost_writes), (None, true), "the page cache is still there");
+    simulation.power_cut(A);
+    assert_eq!(simulation.disk_trouble(A), DiskTrouble::default());
+}
+
+#[test]
+fn a_disk_fills_up_and_gets_its_space_back() {
+    let simulation = world(1, Faults::default());
+    let write = |path: &'static str, blocks: usize| {
+        on(&simulation, A, move |platform| async move {
+            let disk = platform.disk();
+            let file = disk.open(Path::new(path), OpenFlags::CREATE, 0o600).await.expect("open");
+            disk.write(&file, 0, Slice::from(vec![1; blocks * BLOCK])).await
+        })
+    };
+    write("/old", 4).expect("there is room");
+    simulation.limit_space(A, Some(2 * BLOCK as u64));
+    assert!(matches!(write("/new", 3), Err(StorageError::NoSpace(_))));
+    write("/new", 2).expect("that much is left");
+    simulation.limit_space(A, None);
+    write("/new", 3).expect("there is room again");
 }
 
 #[test]

@@ -17,6 +17,16 @@ use super::{Faults, Outcome, SimulatedBackend, SimulatedNode, SimulationOptions}
 /// Polls without any passing of time that count as a livelock.
 const POLLS_PER_INSTANT_MAX: u64 = 5_000_000;
 
+/// What has gone wrong with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskTrouble {
+    /// When an operation first failed under the present process.
+    pub since: Option<Duration>,
+    /// A sync has failed since the power was last cut: what it should have written is in the page
+    /// cache only, and no later sync writes it.
+    pub lost_writes: bool,
+}
+
 /// A whole world on one thread: nodes, disks, network and clock, driven by one seed.
 pub struct Simulation {
     pub(super) world: WorldRef,
@@ -100,7 +110,9 @@ impl Simulation {
         self.end_process(node, 1);
         let mut world = self.world.borrow_mut();
         world.disconnect_node(node, false);
-        world.node(node).disk.close_all();
+        let disk = &mut world.node(node).disk;
+        disk.close_all();
+        disk.forget_errors();
     }
 
     /// Cuts the power of `node`: like `kill`, but of what was not synced only a part survives,
@@ -148,6 +160,12 @@ impl Simulation {
         self.world.borrow_mut().set_partition(a, b, on);
     }
 
+    /// Keeps messages from one node from reaching another, or lets them through again. Those of the
+    /// other direction arrive; a new connection needs both.
+    pub fn partition_one_way(&self, from: SimulatedNode, to: SimulatedNode, on: bool) {
+        self.world.borrow_mut().set_one_way_partition(from, to, on);
+    }
+
     /// Breaks every connection between two nodes.
     pub fn break_links(&self, a: SimulatedNode, b: SimulatedNode) {
         self.world.borrow_mut().break_links(a, b);
@@ -161,6 +179,21 @@ impl Simulation {
     /// Replaces the faults.
     pub fn set_faults(&self, faults: Faults) {
         self.world.borrow_mut().options.faults = faults;
+    }
+
+    /// Gives the disk of `node` faults of its own, or the common ones again.
+    pub fn set_disk_faults(&self, node: SimulatedNode, faults: Option<Faults>) {
+        self.world.borrow_mut().node(node).disk_faults = faults;
+    }
+
+    /// Leaves `bytes` free on the disk of `node`, or what there really is.
+    pub fn limit_space(&self, node: SimulatedNode, bytes: Option<u64>) {
+        self.world.borrow_mut().node(node).disk.limit_space(bytes);
+    }
+
+    /// What has gone wrong with the disk of `node` under its present process.
+    pub fn disk_trouble(&self, node: SimulatedNode) -> DiskTrouble {
+        self.world.borrow_mut().node(node).disk.trouble()
     }
 
     /// Mixes `value` into the trace.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) use disk::File;
 pub use disk::SimulatedBackend;
-pub use executor::{Platform, Simulation};
+pub use executor::{DiskTrouble, Platform, Simulation};
 pub(crate) use fuse::{FuseChannel, FuseHandoff, FuseMount, FuseNotifier};
 pub use fuse::{FuseEvent, FuseKernel, NotifyCompletion};
 pub(crate) use net::{Handoff, Link, LinkReceiver, LinkSender, Listener};
@@ -40,6 +40,12 @@ pub struct Faults {
     pub connection_loss_per_mille: u32,
     /// Messages take up to this much longer.
     pub delay_max: Duration,
+    /// Chance in a thousand, per message, that its connection holds it up, and what follows it, for
+    /// up to [`Faults::hold_up_max`]. Other connections go on, so what is sent again on one of
+    /// them arrives first.
+    pub hold_up_per_mille: u32,
+    /// Longest that a message is held up.
+    pub hold_up_max: Duration,
     /// Disk operations take up to this much longer.
     pub disk_latency_max: Duration,
     /// Chance in a thousand that a sync fails; the data it should have synced is dropped.

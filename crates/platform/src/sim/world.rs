@@ -92,6 +92,8 @@ pub(super) struct Node {
     pub(super) boot_id: u128,
     pub(super) wall_offset: i64,
     pub(super) disk: DiskState,
+    /// In place of the common ones, as far as they concern disks.
+    pub(super) disk_faults: Option<Faults>,
     /// Until when its tasks do not run.
     stalled_until: u64,
     /// Tasks that are ready meanwhile.
@@ -187,6 +189,7 @@ impl World {
             boot_id: generator.borrow_mut().next_u128(),
             wall_offset: 0,
             disk: DiskState::new(capacity_bytes),
+            disk_faults: None,
             stalled_until: 0,
             held_up: Vec::new(),
         })

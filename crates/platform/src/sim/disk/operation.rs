@@ -7,10 +7,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use super::super::SimulatedNode;
 use super::super::executor::Platform;
 use super::super::world::{Event, TimerKey, World, nanoseconds};
-use super::super::{Faults, SimulatedNode};
 use super::state::{Circumstances, DiskState};
 
 /// What may become of an operation that is dropped.
@@ -49,8 +50,9 @@ fn execute<R>(
 ) -> R {
     let generator = world.generator.clone();
     let mut circumstances = Circumstances {
+        now: Duration::from_nanos(world.now()),
         wall: world.wall(node),
-        faults: Faults::clone(world.faults()),
+        faults: world.node(node).disk_faults.unwrap_or(*world.faults()),
         generator: &mut generator.borrow_mut(),
     };
     action(&mut world.node(node).disk, &mut circumstances)

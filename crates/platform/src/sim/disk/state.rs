@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::Faults;
+use super::super::executor::DiskTrouble;
 use super::super::random::Generator;
 use super::file::BLOCK_BYTES;
 use super::tree::{Errno, Object, ObjectId, ObjectKind, Tree};
@@ -29,10 +30,14 @@ pub(in super::super) struct DiskState {
     files: BTreeMap<u64, OpenFile>,
     next_file: u64,
     capacity_blocks: u64,
+    /// Blocks that may be in use by now, if that is less.
+    limit_blocks: Option<u64>,
+    trouble: DiskTrouble,
 }
 
 /// What an operation sees of the world when it is executed.
 pub(super) struct Circumstances<'a> {
+    pub(super) now: Duration,
     pub(super) wall: Duration,
     pub(super) faults: Faults,
     pub(super) generator: &'a mut Generator,
@@ -45,6 +50,8 @@ impl DiskState {
             files: BTreeMap::new(),
             next_file: 1,
             capacity_blocks: capacity_bytes / BLOCK_BYTES,
+            limit_blocks: None,
+            trouble: DiskTrouble::default(),
         }
     }
 
@@ -56,12 +63,39 @@ impl DiskState {
 
     pub(in super::super) fn power_cut(&mut self, generator: &mut Generator) {
         self.tree.power_cut(generator);
+        self.trouble = DiskTrouble::default();
+    }
+
+    /// A new process has not met any error; what a failed sync dropped stays dropped.
+    pub(in super::super) fn forget_errors(&mut self) {
+        self.trouble.since = None;
+    }
+
+    pub(in super::super) fn trouble(&self) -> DiskTrouble {
+        self.trouble
+    }
+
+    /// Leaves so many bytes free, or all there are.
+    pub(in super::super) fn limit_space(&mut self, bytes: Option<u64>) {
+        self.limit_blocks = bytes.map(|bytes| self.all_used_blocks() + bytes / BLOCK_BYTES);
+    }
+
+    fn all_used_blocks(&self) -> u64 {
+        self.tree.objects().filter(|object| object.in_use()).map(used_blocks).sum()
     }
 
     fn free_blocks(&self) -> u64 {
-        let files = self.tree.objects().filter(|object| object.in_use());
-        let used: u64 = files.map(used_blocks).sum();
-        self.capacity_blocks.saturating_sub(used)
+        let most = self.limit_blocks.unwrap_or(u64::MAX).min(self.capacity_blocks);
+        most.saturating_sub(self.all_used_blocks())
+    }
+
+    /// Whether an operation fails, by chance.
+    fn fails(&mut self, per_mille: u32, circumstances: &mut Circumstances<'_>) -> bool {
+        let fails = circumstances.generator.chance(per_mille);
+        if fails {
+            self.trouble.since.get_or_insert(circumstances.now);
+        }
+        fails
     }
 
     fn claim(&self, blocks: u64, faults: &Faults) -> Result<(), Errno> {
@@ -145,7 +179,7 @@ impl DiskState {
         }
         check_alignment(open.flags, offset, len)?;
         let object = open.object;
-        if circumstances.generator.chance(circumstances.faults.read_failure_per_mille) {
+        if self.fails(circumstances.faults.read_failure_per_mille, circumstances) {
             return Err(libc::EIO);
         }
         let data = self.tree.file(object)?;
@@ -170,7 +204,7 @@ impl DiskState {
         i64::try_from(end).map_err(|_| libc::EFBIG)?;
         let needed = self.tree.file(object)?.needed_blocks(offset, data.len() as u64);
         self.claim(needed, &circumstances.faults)?;
-        let fails = circumstances.generator.chance(circumstances.faults.write_failure_per_mille);
+        let fails = self.fails(circumstances.faults.write_failure_per_mille, circumstances);
         // A failed write may have reached the file in part.
         let reached = if fails {
             circumstances.generator.below(data.len() as u64 + 1) as usize
@@ -225,8 +259,10 @@ impl DiskState {
         circumstances: &mut Circumstances<'_>,
     ) -> Result<(), Errno> {
         let object = self.object_of(file)?;
+        let fails = self.fails(circumstances.faults.fsync_failure_per_mille, circumstances);
+        self.trouble.lost_writes |= fails;
         let data = self.tree.file(object)?;
-        if circumstances.generator.chance(circumstances.faults.fsync_failure_per_mille) {
+        if fails {
             data.fail_sync();
             return Err(libc::EIO);
         }
@@ -242,7 +278,7 @@ impl DiskState {
     ) -> Result<(), Errno> {
         let directory = self.tree.find(path)?;
         self.tree.list(directory)?;
-        if circumstances.generator.chance(circumstances.faults.fsync_failure_per_mille) {
+        if self.fails(circumstances.faults.fsync_failure_per_mille, circumstances) {
             return Err(libc::EIO);
         }
         self.tree.sync_directory(directory, start);

@@ -129,6 +129,7 @@ pub(in super::super) struct Network {
     listeners: BTreeMap<Place, ListenerState>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    /// Pairs of which the first does not reach the second.
     partitions: BTreeSet<(SimulatedNode, SimulatedNode)>,
     ports_taken: u16,
 }
@@ -213,8 +214,10 @@ impl Network {
         }
     }
 
-    fn is_partitioned(&self, a: SimulatedNode, b: SimulatedNode) -> bool {
-        self.partitions.contains(&pair(a, b))
+    /// Whether messages to this end of a connection get stuck.
+    fn is_cut_off(&self, connection: &Connection, end: usize) -> bool {
+        let [from, to] = [connection.ends[1 - end].node, connection.ends[end].node];
+        self.partitions.contains(&(from, to))
     }
 
     fn between(&self, a: SimulatedNode, b: SimulatedNode) -> Vec<u64> {
@@ -229,7 +232,11 @@ impl World {
     /// Whether a connection attempt gets an answer, be it a refusal.
     pub(super) fn is_reachable(&self, from: SimulatedNode, address: &Address) -> bool {
         let listener = self.network.listeners.get(&place(from, address));
-        listener.is_none_or(|listener| !self.network.is_partitioned(from, listener.node))
+        let partitions = &self.network.partitions;
+        listener.is_none_or(|listener| {
+            let there = listener.node;
+            !partitions.contains(&(from, there)) && !partitions.contains(&(there, from))
+        })
     }
 
     pub(super) fn connect(
@@ -279,6 +286,10 @@ impl World {
     ) -> Poll<io::Result<()>> {
         let loss_per_mille = self.faults().connection_loss_per_mille;
         let lost = self.chance(loss_per_mille);
+        let hold_up = match self.chance(self.faults().hold_up_per_mille) {
+            true => self.up_to(self.faults().hold_up_max),
+            false => 0,
+        };
         let now = self.now();
         let Some(connection) = self.network.connections.get_mut(&id) else {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
@@ -300,7 +311,7 @@ impl World {
             return Poll::Ready(Ok(()));
         }
         there.queued_bytes += frame_bytes(&frame);
-        let at = there.last_arrival().max(now + delay);
+        let at = there.last_arrival().max(now + delay + hold_up);
         there.flight.push_back((at, Item::Frame(frame)));
         self.add_timer(at, Event::Network(NetworkEvent::Deliver(id, 1 - end)));
         Poll::Ready(Ok(()))
@@ -360,8 +371,7 @@ impl World {
         self.note(id ^ 0xb0 << 56);
         for end in 0..2 {
             let Some(connection) = self.network.connections.get(&id) else { return };
-            let [a, b] = &connection.ends;
-            let stuck = self.network.is_partitioned(a.node, b.node);
+            let stuck = self.network.is_cut_off(connection, end);
             let flying = connection.ends[end].flight.len() as u64;
             let kept = if stuck { 0 } else { self.below(flying + 1) };
             let long = self.chance(125);
@@ -387,10 +397,9 @@ impl World {
             NetworkEvent::Stuck(id, end) => {
                 let Some(connection) = self.network.connections.get_mut(&id) else { return };
                 connection.ends[end].stuck_timer = false;
-                let [a, b] = &connection.ends;
-                let (a, b) = (a.node, b.node);
-                let stuck = !connection.ends[end].flight.is_empty() && !connection.broken;
-                if stuck && self.network.is_partitioned(a, b) {
+                let waiting = !connection.ends[end].flight.is_empty() && !connection.broken;
+                let connection = &self.network.connections[&id];
+                if waiting && self.network.is_cut_off(connection, end) {
                     self.break_connection(id);
                 }
             }
@@ -401,9 +410,9 @@ impl World {
         let now = self.now();
         let stuck_at = now + nanos(STUCK_MIN) + self.up_to(STUCK_SPREAD);
         let network = &mut self.network;
+        let Some(connection) = network.connections.get(&id) else { return };
+        let partitioned = network.is_cut_off(connection, end);
         let Some(connection) = network.connections.get_mut(&id) else { return };
-        let (a, b) = (connection.ends[0].node, connection.ends[1].node);
-        let partitioned = network.partitions.contains(&pair(a, b));
         let state = &mut connection.ends[end];
         let Some((at, item)) = state.flight.front() else { return };
         if *at > now {
@@ -431,13 +440,23 @@ impl World {
     }
 
     pub(in super::super) fn set_partition(&mut self, a: SimulatedNode, b: SimulatedNode, on: bool) {
-        self.note(0xa0 << 56 ^ u64::from(a.0) << 20 ^ u64::from(b.0) << 1 ^ u64::from(on));
+        self.set_one_way_partition(a, b, on);
+        self.set_one_way_partition(b, a, on);
+    }
+
+    pub(in super::super) fn set_one_way_partition(
+        &mut self,
+        from: SimulatedNode,
+        to: SimulatedNode,
+        on: bool,
+    ) {
+        self.note(0xa0 << 56 ^ u64::from(from.0) << 20 ^ u64::from(to.0) << 1 ^ u64::from(on));
         if on {
-            self.network.partitions.insert(pair(a, b));
+            self.network.partitions.insert((from, to));
             return;
         }
-        self.network.partitions.remove(&pair(a, b));
-        for id in self.network.between(a, b) {
+        self.network.partitions.remove(&(from, to));
+        for id in self.network.between(from, to) {
             for end in 0..2 {
                 self.resume(id, end);
             }
