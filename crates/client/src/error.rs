@@ -93,7 +93,8 @@ pub enum ClientError {
         /// Which target ended it.
         target: TargetId,
     },
-    /// A target stopped writing after an error of its device: an operator has to act.
+    /// A target stopped writing after an error of its device: an operator has to act. Whether the
+    /// operation happened shows when its node has been started again.
     #[error(
         "{place}: target {target} stopped writing after a device error; see the log of its node"
     )]
@@ -189,7 +190,10 @@ impl ClientError {
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::SessionExpired { .. } | Self::Protocol { .. }
+            Self::Unreachable { .. }
+                | Self::SessionExpired { .. }
+                | Self::TargetFailed { .. }
+                | Self::Protocol { .. }
         )
     }
 
