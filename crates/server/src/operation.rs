@@ -285,7 +285,7 @@ impl Target {
         numbers: &[InodeNumber],
     ) -> Result<Vec<StepResult>, Status> {
         let Prepare { operation, steps, holder } = request;
-        self.room(true)?;
+        self.room(!steps.iter().all(only_removes))?;
         let results: Vec<_> = numbers.iter().map(|inode| StepResult { inode: *inode }).collect();
         let added: Vec<_> = steps.iter().cloned().zip(results.iter().copied()).collect();
         let keys: Vec<_> = added.iter().map(LockKey::of).collect();
@@ -428,4 +428,9 @@ impl Target {
             }
         }
     }
+}
+
+/// Whether a step makes room, so that it is taken on a full disk as well.
+fn only_removes(step: &Step) -> bool {
+    matches!(step, Step::TakeName { .. } | Step::DropLink { .. } | Step::DropDirectory { .. })
 }
