@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) moment: Cell<u64>,
     /// Clients begin no further operations in this round.
     pub(crate) is_stopping: Cell<bool>,
+    /// A disk was full in this round.
+    pub(crate) was_full: Cell<bool>,
 }
 
 /// One client.
@@ -43,6 +45,12 @@ impl Shared {
     pub(crate) fn tick(&self) -> u64 {
         self.moment.set(self.moment.get() + 1);
         self.moment.get()
+    }
+
+    /// Whether the disk of a machine fails, has failed or may be full.
+    pub(crate) fn has_bad_disk(&self, node: SimulatedNode) -> bool {
+        let trouble = self.simulation.disk_trouble(node);
+        trouble.since.is_some() || trouble.lost_writes || self.was_full.get()
     }
 }
 
@@ -119,6 +127,7 @@ impl Actor {
             returned: u64::MAX,
             called_at,
             returned_at: Duration::MAX,
+            lacked_space: false,
             outcome: Outcome::Unknown("still under way".to_owned()),
         };
         *self.current.borrow_mut() = Some(event.clone());
@@ -142,6 +151,7 @@ impl Actor {
 
     fn record(&self, shared: &Shared, mut event: Event, outcome: Outcome) {
         (event.returned, event.returned_at) = (shared.tick(), shared.simulation.now());
+        event.lacked_space = shared.was_full.get();
         event.outcome = outcome;
         learn(&mut shared.knowledge.borrow_mut(), &event);
         shared.simulation.note(event.returned);

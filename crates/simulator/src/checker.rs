@@ -369,7 +369,8 @@ impl Task<'_> {
         if !self.is_enabled(positions) {
             return None;
         }
-        let context = Context { held: self.event.held, serial: self.serial, used };
+        let Event { held, lacked_space, .. } = *self.event;
+        let context = Context { held, serial: self.serial, used, lacked_space };
         model.after(&self.event.operation, stage, &self.event.outcome, &context)
     }
 }

@@ -33,8 +33,13 @@ const PORT: u16 = 7000;
 /// One server.
 struct Server {
     node: SimulatedNode,
+    /// It has been started, and has not ended since.
+    is_running: Cell<bool>,
+    /// It could not start, because of its disk.
+    has_given_up: Rc<Cell<bool>>,
     is_up: Rc<Cell<bool>>,
     started_at: Rc<Cell<Duration>>,
+    ended_at: Cell<Duration>,
 }
 
 /// All servers of a run.
@@ -59,8 +64,11 @@ impl Cluster {
         parts.chunk_size = swarm.chunk_size;
         let servers = (0..swarm.nodes).map(|i| Server {
             node: SimulatedNode(i),
+            is_running: Cell::default(),
+            has_given_up: Rc::default(),
             is_up: Rc::default(),
             started_at: Rc::default(),
+            ended_at: Cell::default(),
         });
         Self {
             map: ClusterMap::new(parts).expect("the map is valid"),
@@ -91,19 +99,46 @@ impl Cluster {
         self.map.home(inode)
     }
 
-    /// When the server of a target last came up.
-    pub(crate) fn started_at(&self, target: TargetId) -> Duration {
-        self.servers[self.machine_of(target).0 as usize].started_at.get()
+    fn server(&self, node: SimulatedNode) -> &Server {
+        &self.servers[node.0 as usize]
+    }
+
+    /// When the server of a machine last came up.
+    pub(crate) fn started_at(&self, node: SimulatedNode) -> Duration {
+        self.server(node).started_at.get()
+    }
+
+    /// When the server of a machine, which is down, last ended while it was up.
+    pub(crate) fn worked_until(&self, node: SimulatedNode) -> Duration {
+        self.server(node).ended_at.get()
+    }
+
+    /// Whether a server has been started and has not ended since.
+    pub(crate) fn is_running(&self, node: SimulatedNode) -> bool {
+        self.server(node).is_running.get()
+    }
+
+    /// Whether a server could not start because of its disk.
+    pub(crate) fn has_given_up(&self, node: SimulatedNode) -> bool {
+        self.server(node).has_given_up.get()
     }
 
     /// Notes that a server is gone.
-    pub(crate) fn note_down(&self, node: SimulatedNode) {
-        self.servers[node.0 as usize].is_up.set(false);
+    pub(crate) fn note_down(&self, node: SimulatedNode, now: Duration) {
+        let server = self.server(node);
+        server.is_running.set(false);
+        if server.is_up.replace(false) {
+            server.ended_at.set(now);
+        }
     }
 
-    /// Starts a server on its machine.
+    /// Starts a server on its machine, unless it runs.
     pub(crate) fn start(&self, shared: &Rc<Shared>, node: SimulatedNode) {
-        let server = &self.servers[node.0 as usize];
+        let server = self.server(node);
+        if server.is_running.replace(true) {
+            return;
+        }
+        server.has_given_up.set(false);
         let platform = shared.simulation.platform(node);
         let mut options = NodeOptions {
             node: NodeId(node.0),
@@ -119,16 +154,21 @@ impl Cluster {
         }
         let (is_up, started_at) = (server.is_up.clone(), server.started_at.clone());
         let (failure, shared) = (self.failure.clone(), shared.clone());
+        let has_given_up = server.has_given_up.clone();
         platform.clone().spawn(async move {
-            if let Err(error) = make_directory(&platform, &options.directory).await {
-                *failure.borrow_mut() = Some(error.to_string());
-            }
-            match ringfs_server::start(&platform, options).await {
+            let made = make_directory(&platform, &options.directory).await;
+            let started = match made {
+                Ok(()) => ringfs_server::start(&platform, options).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match started {
                 Ok(server) => {
                     is_up.set(true);
                     started_at.set(shared.simulation.now());
                     server.stopped().await;
                 }
+                // Started again once the disk is what it should be.
+                Err(_) if shared.has_bad_disk(node) => has_given_up.set(true),
                 Err(error) => {
                     *failure.borrow_mut() =
                         Some(format!("server {} cannot start: {error}", node.0));

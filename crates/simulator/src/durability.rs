@@ -15,22 +15,19 @@ use ringfs_wire::{InodeNumber, InodeType, TargetId};
 
 use crate::checker::{Checker, State};
 use crate::content::{Content, Mark, Tag};
-use crate::model::{Id, Inode, Kind, Model};
+use crate::model::{Id, Inode, Kind, Model, admits_time};
 use crate::operation::{Event, Key, Operation, Outcome, Place, Reply, Shown, xattr_tag};
+use crate::strikes::Struck;
 
 /// An operation this much older than the cut has been synced in the background.
 const SYNCED_AFTER: Duration = Duration::from_millis(2500);
 
 /// A power cut.
 pub(crate) struct Cut<'a> {
-    /// When.
-    pub(crate) at: Duration,
     /// The home of an inode.
     pub(crate) home: &'a dyn Fn(InodeNumber) -> TargetId,
-    /// Whether the home's machine lost power.
-    pub(crate) is_lost: &'a dyn Fn(TargetId) -> bool,
-    /// When the home's server last started before the cut.
-    pub(crate) started: &'a dyn Fn(TargetId) -> Duration,
+    /// What is known of the home's server, if its machine lost power.
+    pub(crate) struck: &'a dyn Fn(TargetId) -> Option<Struck>,
     /// Calls that had not returned.
     pub(crate) under_way: &'a [Event],
 }
@@ -297,16 +294,13 @@ fn matches(object: Object, model: &Model, found: &Found) -> bool {
                 Kind::File(content) => content.size() == shown.size,
                 _ => true,
             };
-            let time = |known: Option<u32>, seen: (i64, u32)| {
-                known.is_none_or(|seconds| seen == (i64::from(seconds), 0))
-            };
             let none = BTreeMap::new();
             is_size_right
                 && inode.xattrs == *found.xattrs.get(&number).unwrap_or(&none)
                 && inode.mode == shown.mode
                 && inode.wire_kind() == shown.kind
-                && time(inode.accessed, shown.accessed)
-                && time(inode.modified, shown.modified)
+                && admits_time(inode.accessed, shown.accessed)
+                && admits_time(inode.modified, shown.modified)
         }
     }
 }
@@ -321,14 +315,12 @@ fn is_durable(
 ) -> bool {
     let Some(serial) = versions[version].0 else { return true };
     let home = object.home(cut);
-    if !(cut.is_lost)(home) {
-        return true;
-    }
+    let Some(server) = (cut.struck)(home) else { return true };
     let event = checker.event(serial);
     if matches!(event.outcome, Outcome::Unknown(_)) {
         return false;
     }
-    let is_old = event.returned_at.max((cut.started)(home)) + SYNCED_AFTER <= cut.at;
+    let is_old = event.returned_at.max(server.started) + SYNCED_AFTER <= server.worked_until;
     let before = versions[version - 1].1;
     is_old
         || spans_homes(event, before, cut)

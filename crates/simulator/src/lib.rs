@@ -19,6 +19,7 @@ mod mounts;
 mod mutation;
 mod operation;
 mod run;
+mod strikes;
 mod workload;
 
 pub use mutation::Mutation;

@@ -235,7 +235,18 @@ mod tests {
     fn event(client: usize, span: (u64, u64), operation: Operation, outcome: Outcome) -> Event {
         let (called_at, returned_at) = (Duration::ZERO, Duration::ZERO);
         let (called, returned) = span;
-        Event { client, operation, held: true, called, returned, called_at, returned_at, outcome }
+        let (held, lacked_space) = (true, false);
+        Event {
+            client,
+            operation,
+            held,
+            called,
+            returned,
+            called_at,
+            returned_at,
+            lacked_space,
+            outcome,
+        }
     }
 
     fn lock(client: usize, span: (u64, u64), range: (u64, u64), outcome: Outcome) -> Event {

@@ -152,7 +152,8 @@ impl Totals {
         );
         println!(
             "per seed: {:.1} operations ({:.2} of unknown outcome), {:.2} server kills, {:.2} power \
-             cuts, {:.2} client kills, {:.2} connections broken, {:.2} partitions, {:.2} stalls, {:.1} virtual \
+             cuts, {:.2} client kills, {:.2} connections broken, {:.2} partitions, {:.2} stalls, {:.2} disks with \
+             errors, {:.2} full disks, {:.2} jumps of clocks, {:.1} virtual \
              seconds; {} rounds undecided; {:.1} calls answered by kernels",
             per_seed(figures.operations),
             per_seed(figures.unknown),
@@ -162,6 +163,9 @@ impl Totals {
             per_seed(figures.broken_links),
             per_seed(figures.partitions),
             per_seed(figures.stalls),
+            per_seed(figures.disk_errors),
+            per_seed(figures.full_disks),
+            per_seed(figures.clock_jumps),
             per_seed(figures.virtual_ms) / 1000.0,
             figures.undecided,
             per_seed(figures.cache_hits),

@@ -46,7 +46,7 @@ pub(crate) struct Inode {
     pub(crate) xattrs: BTreeMap<Key, Tag>,
     /// Seconds, while they are what a caller set.
     pub(crate) accessed: Option<u32>,
-    /// Seconds, while they are what a caller set.
+    /// The same, or [`MOVED`].
     pub(crate) modified: Option<u32>,
 }
 
@@ -72,6 +72,8 @@ pub(crate) struct Context<'a> {
     pub(crate) serial: u64,
     /// Numbers seen before: nothing new may have one of them.
     pub(crate) used: &'a BTreeSet<InodeNumber>,
+    /// A disk was full.
+    pub(crate) lacked_space: bool,
 }
 
 /// With which errors an operation fails.
@@ -85,6 +87,10 @@ pub(crate) enum Refusal {
     Perhaps(Vec<Errno>),
 }
 
+/// A time that a write has moved to its own: later than any that a caller sets.
+pub(crate) const MOVED: u32 = u32::MAX;
+/// Callers set times before this second.
+pub(crate) const SET_MAX: u32 = 1 << 30;
 /// The mode of the root of a new cluster.
 const ROOT_MODE: u32 = 0o755;
 /// Names that lead to a directory beside those of its subdirectories: its own, and `.`.
@@ -192,6 +198,10 @@ impl Model {
             let id = Id::Number(shown.inode);
             return self.shows(self.inode(id)?, shown).then(|| self.clone());
         }
+        if *outcome == Outcome::Failed(Errno::ENOSPC) {
+            let may_be = context.lacked_space && operation.needs_space();
+            return may_be.then(|| self.without_space(operation));
+        }
         let refusal = self.refusal(operation, context.held);
         match (outcome, refusal) {
             (Outcome::Failed(errno), Refusal::Always(errors) | Refusal::Perhaps(errors)) => {
@@ -217,15 +227,21 @@ impl Model {
                 (links, entries.len() as u64)
             }
         };
-        let time = |known: Option<u32>, seen: (i64, u32)| {
-            known.is_none_or(|seconds| seen == (i64::from(seconds), 0))
-        };
         shown.kind == inode.wire_kind()
             && shown.mode == inode.mode
             && shown.links == links
             && shown.size == size
-            && time(inode.accessed, shown.accessed)
-            && time(inode.modified, shown.modified)
+            && admits_time(inode.accessed, shown.accessed)
+            && admits_time(inode.modified, shown.modified)
+    }
+}
+
+/// Whether a time that is known like this may be shown like that.
+pub(crate) fn admits_time(known: Option<u32>, shown: (i64, u32)) -> bool {
+    match known {
+        None => true,
+        Some(MOVED) => shown.0 >= i64::from(SET_MAX),
+        Some(seconds) => shown == (i64::from(seconds), 0),
     }
 }
 

@@ -32,6 +32,7 @@ fn play<F: Future<Output = ()> + 'static>(scene: impl FnOnce([Rc<Kernel>; 2]) ->
         events: RefCell::default(),
         moment: Default::default(),
         is_stopping: Default::default(),
+        was_full: Default::default(),
     });
     cluster.machines().into_iter().for_each(|node| cluster.start(&shared, node));
     let simulation = &shared.simulation;

@@ -265,6 +265,48 @@ impl Operation {
         }
     }
 
+    /// Whether it may need room on a disk. Removing never does.
+    pub(crate) fn needs_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Create { .. }
+                | Self::MakeDirectory { .. }
+                | Self::Symlink { .. }
+                | Self::CreateNameless { .. }
+                | Self::Link { .. }
+                | Self::Rename { .. }
+                | Self::Chmod { .. }
+                | Self::SetTimes { .. }
+                | Self::SetXattr { .. }
+                | Self::Truncate { .. }
+                | Self::Write { .. }
+                | Self::Append { .. }
+                | Self::Fallocate { .. }
+        )
+    }
+
+    /// Whether it changes nothing that others can see.
+    pub(crate) fn is_query(&self) -> bool {
+        matches!(
+            self,
+            Self::Lookup { .. }
+                | Self::ReadLink { .. }
+                | Self::ReadDirectory { .. }
+                | Self::ListPages { .. }
+                | Self::Stat { .. }
+                | Self::GetXattr { .. }
+                | Self::ListXattrs { .. }
+                | Self::Open { .. }
+                | Self::Close { .. }
+                | Self::Read { .. }
+                | Self::Lock { .. }
+                | Self::Unlock { .. }
+                | Self::SyncFile { .. }
+                | Self::SyncDirectory { .. }
+                | Self::SyncAll
+        )
+    }
+
     /// The inode it is about, if it names one.
     pub(crate) fn inode(&self) -> Option<InodeNumber> {
         match *self {
@@ -380,6 +422,8 @@ pub(crate) struct Event {
     /// Virtual time of the call and the return, for people and for durability.
     pub(crate) called_at: Duration,
     pub(crate) returned_at: Duration,
+    /// A disk was full while it ran.
+    pub(crate) lacked_space: bool,
     pub(crate) outcome: Outcome,
 }
 

@@ -28,6 +28,7 @@ use crate::locks::Locks;
 use crate::mounts::Mounts;
 use crate::mutation::Mutation;
 use crate::operation::{Event, Operation, Outcome, Reply};
+use crate::strikes::PowerCut;
 use crate::workload::{Knowledge, Swarm};
 
 /// Longest that a call may take when the cluster is reachable at least half of the time: the
@@ -37,13 +38,15 @@ const ROUND_LIMIT: Duration = Duration::from_secs(45);
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest that a walk of the whole tree may take in peace.
 const WALK_LIMIT: Duration = Duration::from_secs(120);
-/// Longest stall of a process: a bit less than an operation may take.
-const STALL_MAX_MS: u64 = 25_000;
 /// What is left over of calls with unknown outcome and of dead sessions is gone after this.
 const REST_AFTER_TROUBLE: Duration = Duration::from_secs(80);
 /// What clients still did for files they had open before a power cut is done after this, so that
 /// they see no attributes that the cut has undone.
 const REST_AFTER_CUT: Duration = Duration::from_secs(3);
+/// Whoever was given up while faults lasted is forgotten after this: a session's life and some.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(45);
+/// Longest that a call may take when nothing has been wrong for that long.
+const HEALTHY_CALL_MAX: Duration = Duration::from_secs(5);
 /// Messages under way arrive within this.
 const REST: Duration = Duration::from_millis(50);
 /// What two clients have fought over may be cached again after this, and files are at rest.
@@ -72,6 +75,12 @@ pub struct Figures {
     pub partitions: u64,
     /// Processes that got no processor for a while.
     pub stalls: u64,
+    /// Disks that failed something.
+    pub disk_errors: u64,
+    /// Disks that were full for a while.
+    pub full_disks: u64,
+    /// Wall clocks that jumped.
+    pub clock_jumps: u64,
     /// Calls of unknown outcome.
     pub unknown: u64,
     /// Rounds with too many possible orders to be decided.
@@ -95,33 +104,33 @@ pub struct Report {
     pub history: String,
 }
 
-/// What may strike during a round.
-#[derive(Clone, Copy, Debug)]
-enum Strike {
-    Kill(SimulatedNode),
-    PowerCut,
-    Restart(SimulatedNode),
-    Partition(SimulatedNode, SimulatedNode, bool),
-    BreakLinks(SimulatedNode, SimulatedNode),
-    Stall(SimulatedNode),
-    KillClient(usize),
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Things go wrong.
+    Troubled,
+    /// Everything has just been put right.
+    Healed,
+    /// Nothing has been wrong for some time.
+    Healthy,
 }
 
-struct Run {
-    shared: Rc<Shared>,
-    cluster: Cluster,
-    actors: Vec<Rc<Actor>>,
-    mounts: Mounts,
+pub(crate) struct Run {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) cluster: Cluster,
+    pub(crate) actors: Vec<Rc<Actor>>,
+    pub(crate) mounts: Mounts,
     checker: Option<Checker>,
     locks: Locks,
-    figures: Figures,
+    pub(crate) figures: Figures,
     history: String,
     /// Calls of this round that have been taken from the clients.
     events: Vec<Event>,
-    /// The power cut of this round: its moment, its time, the machines.
-    cut: Option<(u64, Duration, Vec<SimulatedNode>)>,
+    /// The power cut of this round.
+    pub(crate) cut: Option<PowerCut>,
     /// Something has happened whose effects may still come.
-    is_troubled: bool,
+    pub(crate) is_troubled: bool,
+    stage: Stage,
     next_client_node: u32,
 }
 
@@ -156,6 +165,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         events: RefCell::default(),
         moment: Cell::new(0),
         is_stopping: Cell::new(false),
+        was_full: Cell::new(false),
     });
     let mut run = Run {
         shared,
@@ -169,6 +179,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         events: Vec::new(),
         cut: None,
         is_troubled: false,
+        stage: Stage::Troubled,
         next_client_node: FIRST_CLIENT_NODE,
     };
     let failure = match catch_unwind(AssertUnwindSafe(|| run.play())) {
@@ -199,8 +210,43 @@ impl Run {
                 rounds_until_walk = 1 + self.shared.rng.below(4);
             }
         }
+        self.prove_progress()?;
         self.take_stock()?;
         self.finish()
+    }
+
+    /// Everything is put right: from then on every call ends in time, and is carried out as soon as
+    /// those that were given up meanwhile are forgotten.
+    fn prove_progress(&mut self) -> Result<(), String> {
+        let simulation = &self.shared.simulation;
+        simulation.set_faults(Faults::default());
+        let clients = self.actors.iter().map(|actor| actor.node.get());
+        for node in self.cluster.machines().into_iter().chain(clients) {
+            simulation.stall(node, Duration::ZERO);
+        }
+        for (stage, pause) in [(Stage::Healed, REST), (Stage::Healthy, FORGOTTEN_AFTER)] {
+            self.shared.simulation.run_until(|| false, pause);
+            self.stage = stage;
+            self.say(&format!("{stage:?}"));
+            self.play_round()?;
+        }
+        Ok(())
+    }
+
+    /// No call was given up, or took long. Of clients whose sessions may have ended one may fail.
+    fn check_progress(&self) -> Result<(), String> {
+        let swarm = &self.shared.swarm;
+        let may_have_ended = swarm.partition > 0 || swarm.stall > 0;
+        let is_slow = |event: &Event| event.returned_at - event.called_at > HEALTHY_CALL_MAX;
+        let is_failure = |event: &&Event| {
+            is_slow(event) || (!may_have_ended && matches!(event.outcome, Outcome::Unknown(_)))
+        };
+        match self.events.iter().find(is_failure) {
+            Some(event) => {
+                Err(format!("no progress, though nothing is wrong any more:\n    {event}"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reports a panic. The world may be in the middle of anything: nothing of it is touched again,
@@ -214,7 +260,7 @@ impl Run {
         Report { trace: 0, figures, failure, history }
     }
 
-    fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         let now = self.shared.simulation.now().as_secs_f64();
         let _ = writeln!(self.history, "{now:>10.4}  ---- {text}");
     }
@@ -285,6 +331,7 @@ impl Run {
         let shared = self.shared.clone();
         shared.knowledge.borrow_mut().begin_round();
         shared.is_stopping.set(false);
+        shared.was_full.set(false);
         self.cut = None;
         if shared.swarm.mounted.contains(&true) && shared.rng.chance(600) {
             shared.simulation.run_until(|| false, UNCONTESTED_AFTER);
@@ -296,7 +343,10 @@ impl Run {
             platform.spawn(actor.clone().run_script(shared.clone(), len));
         }
         let start = shared.simulation.now();
-        let mut strikes = self.draw_strikes();
+        let mut strikes = match self.stage {
+            Stage::Troubled => self.draw_strikes(),
+            Stage::Healed | Stage::Healthy => Vec::new(),
+        };
         strikes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         while let Some((at, strike)) = strikes.pop() {
             let wait = (start + at).saturating_sub(shared.simulation.now());
@@ -312,6 +362,9 @@ impl Run {
             return Err(self.explain_standstill());
         }
         self.take_events();
+        if self.stage == Stage::Healthy {
+            self.check_progress()?;
+        }
         self.locks.advance(&self.events)?;
         self.check_round()?;
         self.mounts.check()?;
@@ -331,123 +384,6 @@ impl Run {
         text
     }
 
-    /// What strikes in this round, and when after its start.
-    fn draw_strikes(&mut self) -> Vec<(Duration, Strike)> {
-        let (rng, swarm) = (self.shared.rng.clone(), self.shared.swarm.clone());
-        let mut strikes = Vec::new();
-        // Most calls take milliseconds; some rounds wait for timers.
-        let moment =
-            || Duration::from_micros(rng.below([3_000, 30_000, 1_000_000][rng.below(3) as usize]));
-        let server = || SimulatedNode(rng.below(u64::from(swarm.nodes)) as u32);
-        let client = || rng.below(swarm.clients as u64) as usize;
-        if rng.chance(swarm.kill) {
-            strikes.push((moment(), Strike::Kill(server())));
-        }
-        if rng.chance(swarm.power_cut) {
-            strikes.push((moment(), Strike::PowerCut));
-        }
-        if rng.chance(swarm.partition) {
-            let other = match rng.chance(500) {
-                true => server(),
-                false => self.actors[client()].node.get(),
-            };
-            strikes.push((moment(), Strike::Partition(server(), other, true)));
-        }
-        if rng.chance(swarm.client_kill) {
-            strikes.push((moment(), Strike::KillClient(client())));
-        }
-        if rng.chance(swarm.break_links) {
-            let node = self.actors[client()].node.get();
-            strikes.push((moment(), Strike::BreakLinks(server(), node)));
-        }
-        if rng.chance(swarm.stall) {
-            // A server that stalls does not sync, which the check of power cuts counts on.
-            let node = match swarm.power_cut == 0 && rng.chance(500) {
-                true => server(),
-                false => self.actors[client()].node.get(),
-            };
-            strikes.push((moment(), Strike::Stall(node)));
-        }
-        strikes
-    }
-
-    /// Lets it happen; gives what has to follow.
-    fn strike(&mut self, strike: Strike, at: Duration) -> Vec<(Duration, Strike)> {
-        let rng = self.shared.rng.clone();
-        self.say(&format!("{strike:?}"));
-        let simulation = &self.shared.simulation;
-        match strike {
-            Strike::Kill(node) => {
-                if self.cluster.is_up() {
-                    simulation.kill(node);
-                    self.cluster.note_down(node);
-                    self.figures.kills += 1;
-                    let down = Duration::from_millis(rng.below(2_000));
-                    return vec![(at + down, Strike::Restart(node))];
-                }
-            }
-            Strike::PowerCut => return self.cut_power(at),
-            Strike::Restart(node) => self.cluster.start(&self.shared, node),
-            Strike::Partition(a, b, is_cut) => {
-                if a != b {
-                    simulation.partition(a, b, is_cut);
-                    if is_cut {
-                        self.figures.partitions += 1;
-                        // Some outlast leases, a few sessions.
-                        let span = [500, 4_000, 14_000, 60_000][rng.below(4) as usize];
-                        let end = at + Duration::from_millis(rng.below(span));
-                        return vec![(end, Strike::Partition(a, b, false))];
-                    }
-                }
-            }
-            Strike::BreakLinks(a, b) => {
-                simulation.break_links(a, b);
-                self.figures.broken_links += 1;
-            }
-            Strike::Stall(node) => {
-                self.shared.simulation.stall(node, Duration::from_millis(rng.below(STALL_MAX_MS)));
-                self.figures.stalls += 1;
-                self.is_troubled = true;
-            }
-            Strike::KillClient(index) => self.kill_client(index),
-        }
-        Vec::new()
-    }
-
-    fn kill_client(&mut self, index: usize) {
-        let node = self.actors[index].node.get();
-        self.shared.simulation.kill(node);
-        let dead: Vec<_> = self.actors.iter().filter(|a| a.node.get() == node).cloned().collect();
-        for actor in dead {
-            actor.die(&self.shared, "the client was killed");
-        }
-        self.mounts.note_dead(node);
-        self.figures.client_kills += 1;
-        self.is_troubled = true;
-    }
-
-    /// Cuts the power of one server or of all; only once per round, and of what is up.
-    fn cut_power(&mut self, at: Duration) -> Vec<(Duration, Strike)> {
-        if !self.cluster.is_up() || self.cut.is_some() {
-            return Vec::new();
-        }
-        let rng = self.shared.rng.clone();
-        let all = self.cluster.machines();
-        let struck = match rng.below(all.len() as u64 + 1) as usize {
-            index if index < all.len() => vec![all[index]],
-            _ => all,
-        };
-        self.cut = Some((self.shared.tick(), self.shared.simulation.now(), struck.clone()));
-        self.shared.is_stopping.set(true);
-        for node in &struck {
-            self.shared.simulation.power_cut(*node);
-            self.cluster.note_down(*node);
-            self.figures.power_cuts += 1;
-        }
-        let down = || Duration::from_millis(1 + rng.below(2_000));
-        struck.into_iter().map(|node| (at + down(), Strike::Restart(node))).collect()
-    }
-
     /// Takes over what the clients have written down.
     fn take_events(&mut self) {
         let events: Vec<Event> = self.shared.events.borrow_mut().drain(..).collect();
@@ -464,7 +400,7 @@ impl Run {
 
     /// The calls of the round, those after a power cut excepted, must be explicable.
     fn check_round(&mut self) -> Result<(), String> {
-        let moment = self.cut.as_ref().map_or(u64::MAX, |cut| cut.0);
+        let moment = self.cut.as_ref().map_or(u64::MAX, |cut| cut.moment);
         let (before, after): (Vec<_>, Vec<_>) =
             self.events.drain(..).partition(|event| event.returned < moment);
         // What was under way at the cut may have happened before it and been seen.
@@ -480,7 +416,12 @@ impl Run {
 
     fn check(&mut self, events: &[Event]) -> Result<(), String> {
         let Some(checker) = &mut self.checker else { return Ok(()) };
-        match checker.advance(events) {
+        // Who asked something and was told nothing changed nothing and knows nothing.
+        let tells = |event: &&Event| {
+            !(event.operation.is_query() && matches!(event.outcome, Outcome::Unknown(_)))
+        };
+        let events: Vec<Event> = events.iter().filter(tells).cloned().collect();
+        match checker.advance(&events) {
             Verdict::Accepted => Ok(()),
             Verdict::Undecided => {
                 self.figures.undecided += 1;
@@ -548,17 +489,15 @@ impl Run {
             self.locks.renew(actor.index);
         }
         self.make_peace();
-        let (_, at, struck) = self.cut.take().expect("the round had a cut");
+        let PowerCut { struck, .. } = self.cut.take().expect("the round had a cut");
         let under_way = std::mem::take(&mut self.events);
         let walk = self.walk()?;
         self.check_cluster()?;
         if let Some(checker) = &mut self.checker {
             let cluster = &self.cluster;
             let cut = Cut {
-                at,
                 home: &|inode| cluster.home(inode),
-                is_lost: &|target| struck.contains(&cluster.machine_of(target)),
-                started: &|target| cluster.started_at(target),
+                struck: &|target| struck.get(&cluster.machine_of(target)).copied(),
                 under_way: &under_way,
             };
             let found = Found::new(&walk)?;
@@ -583,7 +522,13 @@ impl Run {
         walker.die(&self.shared, "never returned");
         self.take_events();
         match progress {
-            Progress::Done => Ok(std::mem::take(&mut self.events)),
+            Progress::Done => {
+                let walk = std::mem::take(&mut self.events);
+                let lost = walk.iter().find(|event| matches!(event.outcome, Outcome::Unknown(_)));
+                let complaint =
+                    |event| format!("no progress: the tree cannot be walked:\n    {event}");
+                lost.map(complaint).map_or(Ok(walk.clone()), Err)
+            }
             _ => Err(String::from("no progress: a walk of the tree in peace does not end")),
         }
     }
@@ -692,6 +637,9 @@ impl Figures {
         self.broken_links += other.broken_links;
         self.partitions += other.partitions;
         self.stalls += other.stalls;
+        self.disk_errors += other.disk_errors;
+        self.full_disks += other.full_disks;
+        self.clock_jumps += other.clock_jumps;
         self.unknown += other.unknown;
         self.undecided += other.undecided;
         self.cache_hits += other.cache_hits;

@@ -124,6 +124,13 @@ pub(crate) struct Swarm {
     pub(crate) client_kill: u32,
     pub(crate) break_links: u32,
     pub(crate) stall: u32,
+    /// A disk that fails something, and how often it fails what.
+    pub(crate) disk_error: u32,
+    pub(crate) disk_faults: Faults,
+    pub(crate) full_disk: u32,
+    pub(crate) clock_jump: u32,
+    /// Chance in a thousand that a partition stops one direction only.
+    pub(crate) one_way: u32,
     /// Nanoseconds that wall clocks are off by, at most.
     pub(crate) skew_max: u64,
     labels: u8,
@@ -169,6 +176,20 @@ impl Swarm {
             connection_loss_per_mille: sometimes(500, 20),
             delay_max: Duration::from_micros(rng.below(5_000)),
             disk_latency_max: Duration::from_micros(rng.below(2_000)),
+            hold_up_per_mille: sometimes(300, 20),
+            hold_up_max: Duration::from_millis(rng.below(6_000)),
+            ..Faults::default()
+        };
+        // Some of three, but never none.
+        let fails = 1 + rng.below(7);
+        let often = |bit: u64, most: u64| match fails & bit {
+            0 => 0,
+            _ => 1 + rng.below(most) as u32,
+        };
+        let disk_faults = Faults {
+            fsync_failure_per_mille: often(1, 1_000),
+            write_failure_per_mille: often(2, 300),
+            read_failure_per_mille: often(4, 300),
             ..Faults::default()
         };
         let clients = 2 + rng.below(3) as usize;
@@ -189,6 +210,11 @@ impl Swarm {
             client_kill: sometimes(300, 150),
             break_links: sometimes(300, 300),
             stall: sometimes(300, 200),
+            disk_error: sometimes(300, 300),
+            disk_faults,
+            full_disk: sometimes(300, 300),
+            clock_jump: sometimes(300, 300),
+            one_way: sometimes(500, 1_000),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
             labels: if is_about_data || is_about_locks { 2 } else { 2 + rng.below(5) as u8 },
             weights: weights.to_vec(),
@@ -202,6 +228,8 @@ impl Swarm {
         self.faults.connection_loss_per_mille = 0;
         (self.kill, self.power_cut, self.partition) = (0, 0, 0);
         (self.client_kill, self.break_links, self.stall) = (0, 0, 0);
+        (self.disk_error, self.full_disk, self.clock_jump) = (0, 0, 0);
+        self.faults.hold_up_per_mille = 0;
     }
 }
 

@@ -22,7 +22,7 @@ fn shown(inode: u64, links: u32, size: u64) -> Outcome {
         links,
         size,
         accessed: (0, 0),
-        modified: (0, 0),
+        modified: (1 << 31, 0),
     }))
 }
 
@@ -30,7 +30,18 @@ fn event(client: usize, span: (u64, u64), operation: Operation, outcome: Outcome
     let at = Duration::from_millis;
     let (called, returned) = span;
     let (called_at, returned_at) = (at(called), at(returned));
-    Event { client, operation, held: true, called, returned, called_at, returned_at, outcome }
+    let (held, lacked_space) = (true, false);
+    Event {
+        client,
+        operation,
+        held,
+        called,
+        returned,
+        called_at,
+        returned_at,
+        lacked_space,
+        outcome,
+    }
 }
 
 fn create(label: u8) -> Operation {

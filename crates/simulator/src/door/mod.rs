@@ -57,7 +57,7 @@ impl From<ClientError> for Trouble {
     fn from(error: ClientError) -> Self {
         let outcome = match error.errno() {
             _ if error.is_outcome_unknown() => Outcome::Unknown(error.to_string()),
-            Errno::EIO => Outcome::Unknown(error.to_string()),
+            Errno::EIO | Errno::EROFS => Outcome::Unknown(error.to_string()),
             errno => Outcome::Failed(errno),
         };
         match (error, outcome) {

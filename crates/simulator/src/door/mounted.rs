@@ -108,7 +108,7 @@ impl MountDoor {
             result => result,
         };
         result.map_err(|errno| match errno {
-            Errno::EIO => Trouble::Unknown("I/O error".to_owned()),
+            Errno::EIO | Errno::EROFS => Trouble::Unknown("I/O error".to_owned()),
             NOT_CONNECTED => Trouble::Unknown("the mount is gone".to_owned()),
             // The mount lost its session, and with it what was open.
             Errno::ESTALE if is_held => {

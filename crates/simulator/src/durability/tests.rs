@@ -15,9 +15,12 @@ fn place(label: u8) -> Place {
 }
 
 fn shown(inode: InodeNumber, kind: InodeType, mode: u32, links: u32, size: u64) -> Outcome {
-    let (accessed, modified) = ((0, 0), (0, 0));
+    let (accessed, modified) = ((0, 0), (1 << 31, 0));
     Outcome::Done(Reply::Attributes(Shown { inode, kind, mode, links, size, accessed, modified }))
 }
+
+/// A machine that had been up for ten seconds.
+const STRUCK: Struck = Struck { started: Duration::ZERO, worked_until: Duration::from_secs(11) };
 
 fn event(at: u64, operation: Operation, outcome: Outcome) -> Event {
     let span = (Duration::from_millis(at), Duration::from_millis(at + 10));
@@ -29,6 +32,7 @@ fn event(at: u64, operation: Operation, outcome: Outcome) -> Event {
         returned: at + 10,
         called_at: span.0,
         returned_at: span.1,
+        lacked_space: false,
         outcome,
     }
 }
@@ -84,13 +88,7 @@ fn verdict(events: &[Event], found: &Found) -> Result<(), String> {
 fn verdict_beside(events: &[Event], under_way: &[Event], found: &Found) -> Result<(), String> {
     let mut checker = Checker::new();
     assert_eq!(checker.advance(events), crate::checker::Verdict::Accepted);
-    let cut = Cut {
-        at: Duration::from_secs(11),
-        home: &|_| TargetId(0),
-        is_lost: &|_| true,
-        started: &|_| Duration::ZERO,
-        under_way,
-    };
+    let cut = Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way };
     check(&checker, &cut, found).map(|_| ())
 }
 
@@ -203,13 +201,7 @@ fn what_a_state_was_once_decides_beside_what_it_is() {
     assert_eq!(checker.states().len(), 2, "it has happened or has not");
     let last = times(10_000, 7, done(7));
     assert_eq!(checker.advance(&[last]), crate::checker::Verdict::Accepted);
-    let cut = Cut {
-        at: Duration::from_secs(11),
-        home: &|_| TargetId(0),
-        is_lost: &|_| true,
-        started: &|_| Duration::ZERO,
-        under_way: &[],
-    };
+    let cut = Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way: &[] };
     for (seconds, is_possible) in [(5, true), (6, true), (7, true), (8, false)] {
         let mut left = found(&[0], &[]);
         left.shown.insert(FILE, seen(seconds));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ringfs_wire::{InodeNumber, RenameMode};
 
-use super::{Context, Id, Inode, Kind, Model};
+use super::{Context, Id, Inode, Kind, MOVED, Model};
 use crate::content::{Content, Mark};
 use crate::operation::{Label, Listed, Operation, Page, Place, Reply, Shown, xattr_tag};
 
@@ -58,6 +58,28 @@ impl Model {
             _ => next.perform_on_inode(operation, stage, reply)?,
         }
         Some(next)
+    }
+
+    /// What an operation leaves that met a full disk: at most some of its bytes below the size.
+    pub(super) fn without_space(&self, operation: &Operation) -> Self {
+        let mut next = self.clone();
+        let (inode, offset, len, mark) = match *operation {
+            Operation::Write { inode, offset, len, tag } => (inode, offset, len, Mark::write(tag)),
+            Operation::Fallocate { inode, offset, len, space } if space.zeroes() => {
+                (inode, offset, len, Mark::ZEROS)
+            }
+            _ => return next,
+        };
+        if self.inode(Id::Number(inode)).is_some() {
+            next.change(Id::Number(inode), |inode| {
+                if let Kind::File(content) = &mut inode.kind {
+                    let len = content.read_len(offset, len);
+                    content.blur(offset, len, mark);
+                }
+                inode.modified = None;
+            });
+        }
+        next
     }
 
     /// What is about one inode, whatever its name.
@@ -165,10 +187,13 @@ impl Model {
                 if reply.is_some() {
                     content.write(offset, part, Mark::write(tag));
                 } else {
+                    let (size, end) = (content.size(), offset + part);
                     content.blur(offset, len, Mark::write(tag));
-                    content.observe_size(content.size().max(offset + part));
+                    // Nobody is shown a size before what lies below it.
+                    let new = offset.max(size);
+                    content.write(new, end.saturating_sub(new), Mark::write(tag));
                 }
-                inode.modified = None;
+                inode.modified = (reply.is_some() && part == len).then_some(MOVED);
             }
             (Operation::Fallocate { offset, len, space, .. }, Kind::File(content)) => {
                 if space.zeroes() {
@@ -185,7 +210,7 @@ impl Model {
                     return None;
                 }
                 content.write(end, len, Mark::append(tag, end));
-                inode.modified = None;
+                inode.modified = reply.map(|_| MOVED);
             }
             _ => return None,
         }

@@ -12,7 +12,7 @@ fn place(directory: u64, label: u8) -> Place {
 fn shown(inode: u64, kind: InodeType, mode: u32) -> Outcome {
     let (links, size) = if kind == InodeType::Directory { (2, 0) } else { (1, 0) };
     let inode = InodeNumber(inode);
-    let (accessed, modified) = ((0, 0), (0, 0));
+    let (accessed, modified) = ((0, 0), (1 << 31, 0));
     Outcome::Done(Reply::Attributes(Shown { inode, kind, mode, links, size, accessed, modified }))
 }
 
@@ -21,7 +21,7 @@ fn done() -> Outcome {
 }
 
 fn apply(model: &Model, operation: Operation, outcome: Outcome) -> Option<Model> {
-    let context = Context { held: false, serial: 7, used: &BTreeSet::new() };
+    let context = Context { held: false, serial: 7, used: &BTreeSet::new(), lacked_space: false };
     (0..stages(&operation, &outcome))
         .try_fold(model.clone(), |model, stage| model.after(&operation, stage, &outcome, &context))
 }
@@ -135,7 +135,7 @@ fn an_unseen_inode_takes_the_number_that_shows_it_first() {
 #[test]
 fn a_number_is_never_given_twice() {
     let used = BTreeSet::from([InodeNumber(40)]);
-    let context = Context { held: false, serial: 1, used: &used };
+    let context = Context { held: false, serial: 1, used: &used, lacked_space: false };
     let create = Operation::Create { place: place(12, 0), exclusive: true, mode: 0o600 };
     let outcome = shown(40, InodeType::File, 0o600);
     assert!(tree().after(&create, 0, &outcome, &context).is_none());
