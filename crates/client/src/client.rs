@@ -43,6 +43,9 @@ pub struct ClientOptions {
     pub attempt_deadline: Duration,
     /// Requests for pieces of chunks that one read, write or tree operation keeps in flight.
     pub parallel_chunks: usize,
+    /// Deliberate defects.
+    #[cfg(feature = "mutations")]
+    pub mutations: crate::Mutations,
 }
 
 impl Default for ClientOptions {
@@ -51,6 +54,8 @@ impl Default for ClientOptions {
             operation_deadline: Duration::from_secs(30),
             attempt_deadline: Duration::from_secs(2),
             parallel_chunks: 16,
+            #[cfg(feature = "mutations")]
+            mutations: crate::Mutations::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ use ringfs_wire::{
 
 use crate::client::{Client, Deadline};
 use crate::error::{ClientError, Subject};
+use crate::mutations::is_defective;
 use crate::open::OpenMode;
 use crate::read_ahead::ReadAhead;
 use crate::session::Session;
@@ -373,6 +374,10 @@ impl FileState {
     /// Owners first, the home last: a durable size never covers data that is not.
     async fn sync(&self) -> Result<(), ClientError> {
         let deadline = self.client.deadline();
+        if is_defective!(self.client.shared.options, sync_home_only) {
+            let request = Sync { inode: Some(self.inode()) };
+            return self.call(&request, None, deadline).await.map(drop);
+        }
         // Data that others have written counts too, and may reach further than is known here.
         let early = self.owners(0..self.attributes().reach);
         let (synced, refreshed) =

@@ -24,6 +24,7 @@ use ringfs_wire::{
 
 use crate::cache::{LeaseCache, Wish};
 use crate::client::ClientOptions;
+use crate::mutations::is_defective;
 use crate::session::Session;
 use crate::shared::Revoked;
 
@@ -95,6 +96,14 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// For how long a sign of life counts.
+    fn validity(&self) -> Duration {
+        match is_defective!(self.session.options(), trust_leases_long) {
+            true => 3 * VALIDITY,
+            false => VALIDITY,
+        }
+    }
+
     /// Listens to one target.
     async fn keep_target(self: &Rc<Self>, target: TargetId) {
         let mut incarnation = 0;
@@ -107,7 +116,7 @@ impl Keeper {
                     if self.session.has_ended() {
                         return;
                     }
-                    self.cache.prolong(target, sent + VALIDITY);
+                    self.cache.prolong(target, sent + self.validity());
                     after = self.answer(&reply.revocations).max(after);
                 }
                 Ok(reply) => {
@@ -117,7 +126,7 @@ impl Keeper {
                         return;
                     }
                     // Nothing is granted before the next poll has named the new life.
-                    self.cache.prolong(target, sent + VALIDITY);
+                    self.cache.prolong(target, sent + self.validity());
                     (incarnation, after) = (reply.incarnation, 0);
                 }
                 Err(error) => {
@@ -175,6 +184,9 @@ impl Keeper {
         if !may_be_used {
             self.release(inode, lease);
             return;
+        }
+        if is_defective!(self.session.options(), release_before_drop) {
+            self.release(inode, lease);
         }
         let keeper = self.clone();
         self.platform.spawn(async move {

@@ -26,6 +26,7 @@ mod leased;
 mod lock_table;
 mod locks;
 mod metadata;
+mod mutations;
 mod nameless;
 mod notify;
 mod open;
@@ -46,6 +47,8 @@ pub use credentials::Credentials;
 pub use error::{ClientError, Place, Subject};
 pub use file::OpenFile;
 pub use leased::{Leased, LeasedEntry, LeasedPage};
+#[cfg(feature = "mutations")]
+pub use mutations::Mutations;
 pub use open::OpenMode;
 pub use path::{MAX_PATH_LEN, MAX_SYMLINKS_FOLLOWED};
 pub use shared::{Revoked, SharedClient};

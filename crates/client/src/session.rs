@@ -45,6 +45,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What it was made with.
+    pub(crate) fn options(&self) -> ClientOptions {
+        self.options
+    }
+
     pub(crate) fn new(
         platform: &Platform,
         key: &ClusterKey,

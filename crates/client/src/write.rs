@@ -20,6 +20,7 @@ use ringfs_wire::{
 use crate::client::Deadline;
 use crate::error::ClientError;
 use crate::file::{FileState, OpenFile};
+use crate::mutations::is_defective;
 use crate::stripe::{chunk_part, head_part, pieces, reach_wanted};
 
 impl OpenFile {
@@ -94,9 +95,17 @@ async fn write_range(
     let range = offset..end;
     let deadline = file.client.deadline();
     let known = file.attributes().clone();
+    let defects = file.client.shared.options;
     let write = async |known: &Attributes| {
+        if is_defective!(defects, size_before_data) && range.end > known.size {
+            reserve(file, range.end, deadline).await?;
+            extend(file, known, range.end, deadline).await?;
+        }
         let confirmed = write_once(file, &range, data, known, lazy, deadline).await?;
         // The home has checked the generation with the head already.
+        if is_defective!(defects, skip_overwrite_times) && range.end <= known.size {
+            return Ok(());
+        }
         match confirmed < range.end {
             true if lazy => extend_lazily(file, known, range.end, deadline).await,
             true => extend(file, known, range.end, deadline).await,

@@ -19,6 +19,7 @@ use crate::coherence::WRITTEN;
 use crate::data::SIZE_MAX;
 use crate::locks::{Held, Holder, LockKey};
 use crate::metadata::apply;
+use crate::mutations::is_defective;
 use crate::target::{Answer, Caller, RETRY_PAUSE, Target, reply};
 
 /// What a resize does to an inode.
@@ -131,7 +132,9 @@ impl Target {
         if cuts_chunks {
             // What a writer left who is gone was never counted.
             self.drive_cut(inode, held.keep(), resize.caller.is_some());
-            self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
+            if !is_defective!(self, answer_cut_early) {
+                self.locks.free(&self.platform, &[LockKey::Inode(inode)]).await?;
+            }
             if let Ok(now) = self.attributes_of(inode) {
                 after.allocated = now.allocated;
             }
@@ -182,7 +185,8 @@ impl Target {
     ) -> Result<(), Status> {
         let found = self.attributes_of(inode).map_err(|_| Errno::ESTALE)?;
         let may_be_dirty = found.reach > found.size.max(HEAD_SIZE);
-        if may_be_dirty && !self.cleaned.borrow().contains(&inode) {
+        let is_clean = self.cleaned.borrow().contains(&inode) || is_defective!(self, keep_old_tail);
+        if may_be_dirty && !is_clean {
             let changes = &AttributeChanges::default();
             let resize =
                 Resize { size: None, changes, session, caller: None, above: None, allocated: 0 };
@@ -219,7 +223,9 @@ impl Target {
         let cut = self.store.cut_chunks(inode, generation, length, chunk_size).await;
         let allocated = cut.map_err(|error| error.status())?;
         // The home counts on what was cut staying gone: a later extension must read as zeros.
-        self.store.sync_inode(inode).await.map_err(|error| error.status())?;
+        if !is_defective!(self, unsynced_cut) {
+            self.store.sync_inode(inode).await.map_err(|error| error.status())?;
+        }
         Ok(SpaceChange { allocated })
     }
 

@@ -12,6 +12,7 @@ use ringfs_wire::{
 
 use crate::coherence::WRITTEN;
 use crate::locks::{Held, LockKey};
+use crate::mutations::is_defective;
 use crate::target::{Answer, Caller, Target, empty, reply};
 
 /// Largest file: offsets are signed to programs.
@@ -189,10 +190,7 @@ impl Target {
 
     /// Whether a request is refused for its generation.
     pub(crate) fn is_stale(&self, stale: bool) -> bool {
-        #[cfg(feature = "mutations")]
-        return stale && !self.mutations.skip_generation_check;
-        #[cfg(not(feature = "mutations"))]
-        return stale;
+        stale && !is_defective!(self, skip_generation_check)
     }
 
     pub(crate) async fn append(&self, request: &Append, data: Slice, caller: Caller) -> Answer {
@@ -205,7 +203,8 @@ impl Target {
         let _claim = self.claim(caller.session, &[(inode, WRITTEN)]).await?;
         let held = Held::new(&self.locks, self.locks.task());
         let keys = [LockKey::Content(inode), LockKey::Inode(inode)];
-        self.locks.lock(&self.platform, &keys, held.holder()).await?;
+        let keys = if is_defective!(self, unserialised_appends) { &[] } else { &keys[..] };
+        self.locks.lock(&self.platform, keys, held.holder()).await?;
         let before = self.attributes_of(inode).map_err(gone)?;
         if before.kind != InodeType::File {
             return Err(Errno::EINVAL.into());

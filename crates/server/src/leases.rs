@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::mutations::is_defective;
 use ringfs_platform::{Platform, Signal};
 use ringfs_wire::{InodeNumber, Lease, Revocation, SessionId, Status};
 
@@ -80,6 +81,8 @@ struct Table {
     holds: BTreeMap<(InodeNumber, SessionId), Hold>,
     /// Holds are looked through when there are more.
     holds_limit: usize,
+    #[cfg(feature = "mutations")]
+    mutations: crate::Mutations,
     /// Last number of a revocation or claim.
     number: u64,
 }
@@ -93,6 +96,12 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    /// Switches deliberate defects on.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn set_mutations(&self, mutations: crate::Mutations) {
+        self.table.borrow_mut().mutations = mutations;
+    }
+
     /// A holder has opened its session, or is known from before a restart and therefore awaited.
     /// `incarnation` is not zero and was never used for it.
     pub(crate) fn open(&self, holder: SessionId, incarnation: u64, awaited: bool) {
@@ -130,7 +139,10 @@ impl Leases {
         if wanted.is_none() || !is_present || table.granted.len() >= LEASES_MAX {
             return Lease::NONE;
         }
-        let lease = wanted.without(table.refused(inode, holder, now));
+        let lease = match is_defective!(table, grant_claimed) {
+            true => wanted,
+            false => wanted.without(table.refused(inode, holder, now)),
+        };
         if !lease.is_none() {
             let held = table.granted.entry((inode, holder)).or_default();
             *held = held.or(lease);

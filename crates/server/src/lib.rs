@@ -16,7 +16,6 @@ mod file_locks;
 mod leases;
 mod locks;
 mod metadata;
-#[cfg(feature = "mutations")]
 mod mutations;
 mod node;
 mod operation;

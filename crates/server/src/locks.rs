@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::mutations::is_defective;
 use ringfs_platform::{Platform, Signal};
 use ringfs_wire::{InodeNumber, Name, OperationId, Status, Step, StepResult};
 
@@ -71,6 +72,8 @@ struct Table {
     /// Who holds the locked names of each directory.
     inside: BTreeMap<InodeNumber, Vec<Holder>>,
     next_task: u64,
+    #[cfg(feature = "mutations")]
+    mutations: crate::Mutations,
 }
 
 impl Table {
@@ -78,7 +81,9 @@ impl Table {
         let other = |key: &LockKey| self.held.get(key).is_some_and(|by| Some(*by) != holder);
         other(&key.slot())
             || match key {
-                LockKey::Name(directory, _) => other(&LockKey::Inode(*directory)),
+                LockKey::Name(directory, _) if !is_defective!(self, enter_dying_directory) => {
+                    other(&LockKey::Inode(*directory))
+                }
                 LockKey::Empty(directory) => self.inside.contains_key(directory),
                 _ => false,
             }
@@ -115,6 +120,12 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
+    /// Switches deliberate defects on.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn set_mutations(&self, mutations: crate::Mutations) {
+        self.table.borrow_mut().mutations = mutations;
+    }
+
     /// A holder for a task of this target.
     pub(crate) fn task(&self) -> Holder {
         let mut table = self.table.borrow_mut();

@@ -11,6 +11,7 @@ use ringfs_wire::{
 use crate::birth::{Heritage, new_inode};
 use crate::leases::HOLD;
 use crate::locks::LockKey;
+use crate::mutations::is_defective;
 use crate::operation::{Operation, Plan};
 use crate::target::{Answer, Caller, Target, reply};
 
@@ -411,8 +412,7 @@ impl Target {
             let state = self.store.state();
             state.inodes.get(&inode).is_some_and(|found| found.attributes.links == 0)
         };
-        #[cfg(feature = "mutations")]
-        if self.mutations.keep_nameless && self.was_never_named(inode) {
+        if is_defective!(self, keep_nameless) && self.was_never_named(inode) {
             return;
         }
         if !nameless || self.is_referenced(inode) {
@@ -439,7 +439,6 @@ impl Target {
         self.drive_final_cut(inode);
     }
 
-    #[cfg(feature = "mutations")]
     fn was_never_named(&self, inode: InodeNumber) -> bool {
         let state = self.store.state();
         state.inodes.get(&inode).is_some_and(|found| found.was_never_named())
@@ -459,6 +458,9 @@ impl Target {
     /// back after a restart, or because another mount has just been led to it by its name and is
     /// about to open it.
     pub(crate) fn is_referenced(&self, inode: InodeNumber) -> bool {
+        if is_defective!(self, drop_open_files) {
+            return false;
+        }
         let now = self.platform.monotonic();
         now < self.grace_until.get()
             || self.sessions.is_referenced(inode)

@@ -24,6 +24,7 @@ use ringfs_wire::{
 
 use crate::leases::Claim;
 use crate::locks::{Holder, LockKey};
+use crate::mutations::is_defective;
 use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 
 /// How long a participant waits for a decision before it asks.
@@ -228,7 +229,9 @@ impl Target {
         }
         tx.put(Record::PutCommitted { operation, participants });
         let position = tx.commit();
-        self.synced(position).await?;
+        if !is_defective!(self, unsynced_commit) {
+            self.synced(position).await?;
+        }
         self.undecided.borrow_mut().remove(&operation);
         self.locks.release(Holder::Operation(operation));
         self.after_effects(steps.iter().map(|(step, _)| step));
@@ -265,7 +268,9 @@ impl Target {
             Err(status) => return Ok(PrepareReply::Refused(status)),
         };
         self.watch_prepared(*operation);
-        self.synced(self.store.position()).await?;
+        if !is_defective!(self, unsynced_prepare) {
+            self.synced(self.store.position()).await?;
+        }
         Ok(PrepareReply::Prepared(results))
     }
 
@@ -347,7 +352,9 @@ impl Target {
         let operation = request.operation;
         reply(&if self.undecided.borrow().contains(&operation) {
             Outcome::Undecided
-        } else if self.store.state().committed.contains_key(&operation) {
+        } else if self.store.state().committed.contains_key(&operation)
+            || is_defective!(self, presume_commit)
+        {
             Outcome::Committed
         } else {
             Outcome::Aborted
@@ -362,7 +369,10 @@ impl Target {
             (prepared, state.committed.keys().copied().collect::<Vec<_>>())
         };
         for Prepared { operation, steps, .. } in prepared {
-            let keys: Vec<_> = steps.iter().map(LockKey::of).collect();
+            let keys: Vec<_> = match is_defective!(self, forget_prepared_locks) {
+                true => Vec::new(),
+                false => steps.iter().map(LockKey::of).collect(),
+            };
             let taken = self.locks.try_lock(&keys, Holder::Operation(operation));
             assert!(taken.is_ok(), "prepared operations never share a lock");
             let claim = self.claim_now(self.conflicts(&steps), SessionId::default());
@@ -374,6 +384,9 @@ impl Target {
 
     /// Asks for the outcome of a prepared operation for as long as it stays undecided.
     fn watch_prepared(&self, operation: OperationId) {
+        if is_defective!(self, never_ask_outcome) {
+            return;
+        }
         let target = self.shared();
         self.platform.spawn(async move {
             target.platform.sleep(DECISION_PATIENCE).await;

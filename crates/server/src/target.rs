@@ -22,6 +22,7 @@ use ringfs_wire::{
 use crate::file_locks::FileLocks;
 use crate::leases::{Claim, Leases};
 use crate::locks::Locks;
+use crate::mutations::is_defective;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
 use crate::settled::Settled;
 
@@ -88,13 +89,19 @@ impl Target {
     /// A target over its recovered store.
     pub(crate) fn new(parts: Parts) -> Rc<Self> {
         let grace_until = Cell::new(parts.platform.monotonic() + SESSION_LIFETIME);
+        let (locks, leases) = (Locks::default(), Rc::<Leases>::default());
+        #[cfg(feature = "mutations")]
+        {
+            locks.set_mutations(parts.mutations);
+            leases.set_mutations(parts.mutations);
+        }
         Rc::new_cyclic(|this| Self {
             id: parts.id,
             map: parts.map,
             store: parts.store,
-            locks: Locks::default(),
+            locks,
             sessions: Sessions::default(),
-            leases: Rc::default(),
+            leases,
             prepared_claims: RefCell::default(),
             file_locks: FileLocks::default(),
             undecided: RefCell::default(),
@@ -116,7 +123,9 @@ impl Target {
     /// when the door opens: before, no session could come back.
     pub(crate) fn resume(&self) {
         let now = self.platform.monotonic();
-        self.grace_until.set(now + SESSION_LIFETIME);
+        if !is_defective!(self, no_grace) {
+            self.grace_until.set(now + SESSION_LIFETIME);
+        }
         let sessions: Vec<_> = {
             let state = self.store.state();
             state.sessions.iter().map(|(session, known)| (*session, known.holder)).collect()
@@ -126,7 +135,7 @@ impl Target {
         for (session, holder) in sessions {
             self.sessions.open(session, holder, now);
             if session == holder {
-                self.open_leases(holder, true);
+                self.open_leases(holder, !is_defective!(self, forget_holders));
             }
         }
         self.watch_sessions();
@@ -182,8 +191,7 @@ impl Target {
     /// The records of [`Target::record_reply`]: none for a session that has ended meanwhile.
     pub(crate) fn reply_records(&self, caller: Caller, body: &[u8]) -> Vec<Record> {
         assert!(body.len() <= MAX_REPLY_LEN, "a mutation's reply fits its slot");
-        #[cfg(feature = "mutations")]
-        if self.mutations.forget_reply_slot {
+        if is_defective!(self, forget_reply_slot) {
             return Vec::new();
         }
         let Caller { session, slot, sequence } = caller;
@@ -220,7 +228,7 @@ impl Target {
         } else {
             self.query(call).await
         };
-        if tells_no_state(&call.request) {
+        if tells_no_state(&call.request) || is_defective!(self, answer_unwritten) {
             return answer;
         }
         let written = self.store.written(self.store.position()).await;
@@ -233,7 +241,10 @@ impl Target {
             return Err(Status::Malformed);
         }
         let Some(_running) = self.sessions.run(session, slot).await else {
-            return Err(Status::Busy);
+            return match is_defective!(self, run_overtaken) {
+                true => self.mutation(call, Caller { session, slot, sequence }).await,
+                false => Err(Status::Busy),
+            };
         };
         let stored = self.stored_reply(session, slot);
         match stored {
@@ -420,11 +431,7 @@ impl Target {
     fn end_session(&self, session: SessionId) {
         let references = self.sessions.end(session);
         self.leases.end(session, self.platform.monotonic());
-        #[cfg(feature = "mutations")]
-        let are_kept = self.mutations.keep_dead_locks;
-        #[cfg(not(feature = "mutations"))]
-        let are_kept = false;
-        if !are_kept {
+        if !is_defective!(self, keep_dead_locks) {
             self.file_locks.end_session(session);
         }
         if self.store.state().sessions.contains_key(&session) {

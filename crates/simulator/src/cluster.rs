@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringfs_client::ClientOptions;
 use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
 use ringfs_platform::sim::SimulatedNode;
 use ringfs_platform::{Platform, StorageError};
@@ -77,6 +78,15 @@ impl Cluster {
             failure: Rc::default(),
             mutation,
         }
+    }
+
+    /// What clients of the run are made with.
+    pub(crate) fn client_options(&self) -> ClientOptions {
+        let mut options = ClientOptions::default();
+        if let Some(mutation) = self.mutation {
+            mutation.apply_to_client(&mut options);
+        }
+        options
     }
 
     /// Machines of the cluster.

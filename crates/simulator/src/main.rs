@@ -26,6 +26,9 @@ struct Arguments {
     /// A deliberate defect to switch on, which has to be caught
     #[arg(long)]
     mutation: Option<Mutation>,
+    /// Switch every deliberate defect on, or these, one after the other: all have to be caught
+    #[arg(long, num_args = 0.., conflicts_with = "mutation")]
+    mutations: Option<Vec<Mutation>>,
     /// Seeds run at the same time; by default one per core
     #[arg(long)]
     jobs: Option<usize>,
@@ -57,13 +60,46 @@ fn main() -> ExitCode {
         .without_time()
         .with_writer(std::io::stderr)
         .init();
+    match &arguments.mutations {
+        Some(some) if some.is_empty() => catch_all(&arguments, Mutation::value_variants()),
+        Some(some) => catch_all(&arguments, some),
+        None => {
+            let begin = Instant::now();
+            let totals = simulate(&arguments, arguments.mutation);
+            totals.conclude(&arguments, begin.elapsed().as_secs_f64())
+        }
+    }
+}
+
+/// Switches defects on, one after the other, and tells by which seed each is caught.
+fn catch_all(arguments: &Arguments, mutations: &[Mutation]) -> ExitCode {
+    let mut missed = 0;
+    for &mutation in mutations {
+        let begin = Instant::now();
+        let totals = simulate(arguments, Some(mutation));
+        let verdict = match totals.failures.iter().min() {
+            Some(seed) => format!("seed {seed}"),
+            None => {
+                missed += 1;
+                String::from("MISSED")
+            }
+        };
+        let (name, promise) = (name(mutation), mutation.promise());
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("{name:24} {promise:52} {verdict:>11}  {} seeds, {seconds:.0} s", totals.seeds);
+    }
+    println!("{} of {} defects caught", mutations.len() - missed, mutations.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds, on all cores.
+fn simulate(arguments: &Arguments, mutation: Option<Mutation>) -> Totals {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.unwrap_or(cores).max(1);
     let next = AtomicU64::new(arguments.start);
     let end = arguments.start.saturating_add(arguments.seeds);
     let is_over = AtomicBool::new(false);
     let totals = Mutex::new(Totals::default());
-    let begin = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -72,11 +108,11 @@ fn main() -> ExitCode {
                     if seed >= end {
                         return;
                     }
-                    let (report, failure) = run_twice(seed, &arguments);
+                    let (report, failure) = run_twice(seed, arguments, mutation);
                     let is_failure = failure.is_some();
                     let mut totals = totals.lock().unwrap_or_else(|poison| poison.into_inner());
                     totals.add(seed, &report, is_failure);
-                    show(seed, &arguments, &report, failure);
+                    show(seed, arguments, mutation, &report, failure);
                     if is_failure && !arguments.keep_going {
                         is_over.store(true, Ordering::Relaxed);
                     }
@@ -84,8 +120,7 @@ fn main() -> ExitCode {
             });
         }
     });
-    let totals = totals.into_inner().unwrap_or_else(|poison| poison.into_inner());
-    totals.conclude(&arguments, begin.elapsed().as_secs_f64())
+    totals.into_inner().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// What a defect is called on the command line.
@@ -94,11 +129,15 @@ fn name(mutation: Mutation) -> String {
 }
 
 /// Runs a seed with and without checking; both must take the same course.
-fn run_twice(seed: u64, arguments: &Arguments) -> (Report, Option<String>) {
-    let options = RunOptions { mutation: arguments.mutation, is_calm: arguments.calm, check: true };
+fn run_twice(
+    seed: u64,
+    arguments: &Arguments,
+    mutation: Option<Mutation>,
+) -> (Report, Option<String>) {
+    let options = RunOptions { mutation, is_calm: arguments.calm, check: true };
     let report = run(seed, options);
     let mut failure = report.failure.clone();
-    if arguments.mutation.is_some() && failure.is_some() {
+    if mutation.is_some() {
         // A seed that fails without the defect as well has not caught it.
         failure = failure
             .filter(|_| run(seed, RunOptions { mutation: None, ..options }).failure.is_none());
@@ -116,8 +155,17 @@ fn run_twice(seed: u64, arguments: &Arguments) -> (Report, Option<String>) {
     (report, failure)
 }
 
-fn show(seed: u64, arguments: &Arguments, report: &Report, failure: Option<String>) {
-    if let Some(mutation) = arguments.mutation
+fn show(
+    seed: u64,
+    arguments: &Arguments,
+    mutation: Option<Mutation>,
+    report: &Report,
+    failure: Option<String>,
+) {
+    if arguments.mutations.is_some() && !arguments.verbose {
+        return;
+    }
+    if let Some(mutation) = mutation
         && failure.is_some()
         && !arguments.verbose
     {

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringfs_client::ClientOptions;
 use ringfs_fuse::MountOptions;
 use ringfs_platform::sim::{Outcome as Progress, SimulatedNode};
 
@@ -49,7 +48,7 @@ impl Mounts {
             directory: DIRECTORY.into(),
             map: cluster.map.clone(),
             key: cluster.key.clone(),
-            client: ClientOptions::default(),
+            client: cluster.client_options(),
             workers: WORKERS,
             allow_other: false,
             caching: true,

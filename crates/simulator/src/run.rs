@@ -306,7 +306,7 @@ impl Run {
             Door::Mount(MountDoor::new(&platform, &kernel, owner))
         } else {
             let (map, key) = (self.cluster.map.clone(), self.cluster.key.clone());
-            let client = Client::new(&platform, map, key, ClientOptions::default());
+            let client = Client::new(&platform, map, key, self.cluster.client_options());
             Door::Raw(RawDoor::new(&platform, client, owner))
         };
         *actor.door.borrow_mut() = Some(Rc::new(door));

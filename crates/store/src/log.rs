@@ -344,8 +344,13 @@ impl Log {
     }
 
     /// Makes everything written before now durable and says so up to `position`, which must be
-    /// written and whose head images must be durable. One caller at a time.
-    pub(crate) async fn sync(&self, position: u64, new_images: bool) -> Result<(), StoreError> {
+    /// written and whose head images must be durable. One caller at a time. A sync that the device
+    /// failed is the caller's to judge.
+    pub(crate) async fn sync(
+        &self,
+        position: u64,
+        new_images: bool,
+    ) -> Result<Result<(), StorageError>, StoreError> {
         self.written(position).await?;
         if new_images {
             self.images.set(position);
@@ -355,13 +360,15 @@ impl Log {
         let dirty = self.dirty_files.take();
         for start in dirty {
             let file = self.files.borrow().get(&start).cloned();
-            if let Some(file) = file {
-                self.disk.sync_data(&file).await.map_err(|error| self.fail(error))?;
+            if let Some(file) = file
+                && let Err(error) = self.disk.sync_data(&file).await
+            {
+                return Ok(Err(error));
             }
         }
         self.check()?;
         self.finish_sync(position);
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Counts everything before `position` as durable and lets go of files no longer written.
@@ -446,7 +453,7 @@ impl Log {
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         self.images.set(self.committed.get());
         let mark = self.mark(FLAG_CLEAN);
-        self.sync(mark, false).await
+        self.sync(mark, false).await?.map_err(|error| self.fail(error))
     }
 
     /// Ends the tasks.

@@ -57,7 +57,32 @@ pub struct Mutations {
     pub reuse_inode_numbers: bool,
     /// Accept data requests of any generation.
     pub skip_generation_check: bool,
+    /// Answer that an inode is synced without syncing its chunks.
+    pub skip_chunk_sync: bool,
+    /// Count heads as durable without syncing the slab.
+    pub skip_head_sync: bool,
+    /// Sync only when asked.
+    pub no_background_sync: bool,
+    /// Go on after a failed sync as if it had not failed.
+    pub forget_failed_sync: bool,
+    /// Need room for removing as for anything else.
+    pub refuse_removal: bool,
 }
+
+/// Whether a deliberate defect is switched on: never in a shipped build.
+macro_rules! is_defective {
+    ($options:expr, $defect:ident) => {{
+        #[cfg(feature = "mutations")]
+        let is_defective = $options.mutations.$defect;
+        #[cfg(not(feature = "mutations"))]
+        let is_defective = {
+            let _ = &$options;
+            false
+        };
+        is_defective
+    }};
+}
+pub(crate) use is_defective;
 
 impl StoreOptions {
     /// The usual options of `target` in `cluster`.
@@ -78,26 +103,17 @@ impl StoreOptions {
 
     /// Whether log batches are really synced: always, but for a deliberate defect.
     pub(crate) fn syncs_log(&self) -> bool {
-        #[cfg(feature = "mutations")]
-        return !self.mutations.skip_log_sync;
-        #[cfg(not(feature = "mutations"))]
-        true
+        !is_defective!(self, skip_log_sync)
     }
 
     /// Whether numbers are reserved in the log: always, but for a deliberate defect.
     pub(crate) fn reserves_numbers(&self) -> bool {
-        #[cfg(feature = "mutations")]
-        return !self.mutations.reuse_inode_numbers;
-        #[cfg(not(feature = "mutations"))]
-        true
+        !is_defective!(self, reuse_inode_numbers)
     }
 
     /// Whether generations are checked: always, but for a deliberate defect.
     pub(crate) fn checks_generations(&self) -> bool {
-        #[cfg(feature = "mutations")]
-        return !self.mutations.skip_generation_check;
-        #[cfg(not(feature = "mutations"))]
-        true
+        !is_defective!(self, skip_generation_check)
     }
 }
 
@@ -271,7 +287,8 @@ impl Store {
     /// Whether a change may be made: fails after a device error, and when preallocated log space
     /// runs low. Changes that free space (`growing` false) may use the reserve.
     pub fn room(&self, growing: bool) -> Result<(), StoreError> {
-        self.engine().log.room(growing)
+        let engine = self.engine();
+        engine.log.room(growing || is_defective!(engine.options, refuse_removal))
     }
 
     /// Whether the store refuses changes after a device error.

@@ -14,7 +14,7 @@ use ringfs_wire::InodeNumber;
 use crate::error::StoreError;
 use crate::locks::Locks;
 use crate::snapshot::{SnapshotStart, SnapshotWriter};
-use crate::store::{Engine, Store};
+use crate::store::{Engine, Store, is_defective};
 use ringfs_platform::Signal;
 
 /// The lock that snapshots take turns on.
@@ -56,7 +56,9 @@ impl Store {
     pub async fn sync_inode(&self, inode: InodeNumber) -> Result<(), StoreError> {
         let engine = self.engine();
         let floor = engine.state.borrow().floors.get(&inode).copied();
-        engine.chunks.sync_inode(inode).await.map_err(|error| engine.log.fail(error))?;
+        if !is_defective!(engine.options, skip_chunk_sync) {
+            engine.chunks.sync_inode(inode).await.map_err(|error| engine.sync_failed(error))?;
+        }
         if let Some(floor) = floor {
             engine.settle_floor(inode, floor);
         }
@@ -101,6 +103,14 @@ impl Engine {
         self.log.committed() > self.log.synced_to() || self.chunks.is_dirty()
     }
 
+    /// What a failed sync means: the end of all writing.
+    fn sync_failed(&self, error: StorageError) -> StoreError {
+        match is_defective!(self.options, forget_failed_sync) {
+            true => StoreError::Failed(error),
+            false => self.log.fail(error),
+        }
+    }
+
     fn is_wanted(&self) -> bool {
         let wanted = self.syncer.wanted.get().min(self.log.committed());
         wanted > self.log.synced_to() || self.syncer.close.get() || self.log.check().is_err()
@@ -111,7 +121,8 @@ impl Engine {
         let interval = self.options.sync_interval;
         let mut deadline: Option<Duration> = None;
         loop {
-            let due = || (self.is_wanted() || self.is_dirty()).then_some(());
+            let is_due = || self.is_dirty() && !is_defective!(self.options, no_background_sync);
+            let due = || (self.is_wanted() || is_due()).then_some(());
             self.syncer.changed.until(due).await;
             let now = self.platform.monotonic();
             let until = *deadline.get_or_insert(now + interval);
@@ -124,7 +135,8 @@ impl Engine {
                 return;
             }
             let full = self.platform.monotonic() >= until || self.syncer.close.get();
-            if self.sync_round(full).await.is_err() {
+            let failed = self.sync_round(full).await.is_err();
+            if failed && !is_defective!(self.options, forget_failed_sync) {
                 self.syncer.wake();
                 return;
             }
@@ -150,9 +162,15 @@ impl Engine {
             self.forget_floors();
         }
         let position = self.log.committed();
-        let new_images = self.heads.sync().await.map_err(|error| self.log.fail(error))?;
+        let new_images = match is_defective!(self.options, skip_head_sync) {
+            true => true,
+            false => self.heads.sync().await.map_err(|error| self.sync_failed(error))?,
+        };
         match self.options.syncs_log() {
-            true => self.log.sync(position, new_images).await?,
+            true => {
+                let synced = self.log.sync(position, new_images).await?;
+                synced.map_err(|error| self.sync_failed(error))?;
+            }
             false => {
                 self.log.written(position).await?;
                 self.log.finish_sync(position);
@@ -165,7 +183,7 @@ impl Engine {
     /// Makes all chunks durable, and settles the cuts that this makes durable.
     async fn sync_chunks(self: &Rc<Self>) -> Result<(), StoreError> {
         let floors = self.unsettled_floors();
-        self.chunks.sync_all().await.map_err(|error| self.log.fail(error))?;
+        self.chunks.sync_all().await.map_err(|error| self.sync_failed(error))?;
         for (inode, floor) in floors {
             self.settle_floor(inode, floor);
         }

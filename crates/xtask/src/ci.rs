@@ -15,6 +15,9 @@ use crate::{layers, licences, pjdfstest, setup, symbols, tidy};
 /// Seeds that each run of the whole check simulates.
 pub(crate) const SIMULATOR_SEEDS: u64 = 200;
 
+/// Seeds within which each deliberate defect has to be caught.
+pub(crate) const MUTATION_SEEDS: u64 = 1_000;
+
 /// Seconds that each fuzz target runs: enough to see that it works and that nothing shallow broke.
 const FUZZ_SECONDS: u64 = 15;
 
@@ -88,6 +91,17 @@ pub(crate) fn simulate(simulation: &Simulation) -> Outcome {
         command.args(["--mutation", mutation]);
     }
     command::run(command.args(&simulation.rest))
+}
+
+/// Have the simulator catch deliberate defects.
+pub(crate) fn catch_mutations(names: &[String], seeds: u64) -> Outcome {
+    let mut command = command::cargo(SIMULATION_MINUTES);
+    command.args(["run", "--quiet", "--release", "-p", "ringfs-simulator", "--"]).args([
+        "--seeds",
+        &seeds.to_string(),
+        "--mutations",
+    ]);
+    command::run(command.args(names))
 }
 
 fn cargo(arguments: &[&str]) -> Outcome {

@@ -60,6 +60,14 @@ enum Task {
     Fsx(fsx::Exercise),
     /// Run the cluster simulator
     Sim(Simulation),
+    /// Switch deliberate defects on, one after the other: the simulator has to catch each
+    Mutations {
+        /// Which ones; all if none is named
+        names: Vec<String>,
+        /// How many seeds each may take
+        #[arg(long, default_value_t = ci::MUTATION_SEEDS)]
+        seeds: u64,
+    },
     /// Fuzz one target of fuzz/
     Fuzz {
         /// Name of the fuzz target
@@ -99,6 +107,7 @@ fn main() -> ExitCode {
         Task::Pjdfstest { filter } => pjdfstest::run(filter.as_deref()),
         Task::Fsx(exercise) => fsx::run(&exercise),
         Task::Sim(simulation) => ci::simulate(&simulation),
+        Task::Mutations { names, seeds } => ci::catch_mutations(&names, seeds),
         Task::Fuzz { target, seconds } => setup::fuzz(&target, seconds),
     };
     match outcome {
