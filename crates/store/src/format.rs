@@ -24,6 +24,9 @@ const VERSION: u32 = 3;
 /// Files this small are read whole.
 const SMALL_FILE: usize = 4096;
 const DIRECTORY_MODE: u32 = 0o700;
+/// Bytes that a log file may have, in multiples of the unit.
+const LOG_FILE_SIZES: std::ops::RangeInclusive<u64> = 4 << 10..=1 << 30;
+const LOG_FILE_UNIT: u64 = 8;
 
 /// What a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +106,11 @@ pub(crate) async fn check_or_create(
     if u64::get(&mut reader).map_err(damaged)? != MAGIC {
         return Err(wrong("holds no RingFS store".to_owned()));
     }
+    let content = checked(&bytes).map_err(damaged)?;
     let version = u32::get(&mut reader).map_err(damaged)?;
     if version != VERSION {
         return Err(wrong(format!("has format {version}; this RingFS reads format {VERSION}")));
     }
-    let content = checked(&bytes).map_err(damaged)?;
     let found = read_format(content).map_err(damaged)?;
     if found.cluster != wanted.cluster {
         let (found, wanted) = (found.cluster, wanted.cluster);
@@ -127,7 +130,8 @@ fn read_format(content: &[u8]) -> Result<Format, DecodeError> {
     let (cluster, target) = (Wire::get(&mut reader)?, Wire::get(&mut reader)?);
     let log_segment_bytes: u64 = Wire::get(&mut reader)?;
     reader.finish()?;
-    if log_segment_bytes == 0 {
+    let is_possible = LOG_FILE_SIZES.contains(&log_segment_bytes);
+    if !is_possible || !log_segment_bytes.is_multiple_of(LOG_FILE_UNIT) {
         return Err(DecodeError::Invalid("log file size"));
     }
     Ok(Format { cluster, target, log_segment_bytes })
@@ -149,6 +153,16 @@ pub(crate) async fn read_life(disk: &Disk, directory: &Path) -> Result<Life, Sto
         offset: 0,
         what: "the life file cannot be read",
     })
+}
+
+/// Fails if the life file is older than the log, or gone: it was replaced, durably, before the first
+/// batch of each life.
+pub(crate) fn check_life(directory: &Path, life: Life, incarnation: u64) -> Result<(), StoreError> {
+    if life.incarnation >= incarnation {
+        return Ok(());
+    }
+    let what = "the life file is missing or older than the log";
+    Err(StoreError::Damaged { file: directory.join(LIFE_NAME), offset: 0, what })
 }
 
 /// Replaces the life file, durably.

@@ -13,14 +13,17 @@ use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
 
-use ringfs_wire::HEAD_SIZE;
+use ringfs_wire::{HEAD_SIZE, InodeNumber};
 
+use crate::error::StoreError;
 use crate::log::FILE_MODE;
 use crate::record::{HeadSlot, SlotClass};
 use crate::state::State;
 
 /// The slab files grow by this, in bytes.
 const GROWTH: u64 = 1 << 20;
+/// A slab file may lose this much of its end in a power cut: what was added since a sync, in bytes.
+const UNSYNCED_MAX: u64 = 64 << 30;
 
 #[derive(Debug, Default)]
 struct Class {
@@ -80,12 +83,14 @@ fn offset_of(slot: HeadSlot) -> u64 {
 }
 
 impl Heads {
-    /// Opens or creates the slab files and finds the free slots.
+    /// Opens or creates the slab files and finds the free slots. `lost` are inodes whose heads may
+    /// not have reached the disk.
     pub(crate) async fn open(
         disk: &Disk,
         directory: &Path,
         state: &RefCell<State>,
-    ) -> Result<Self, StorageError> {
+        lost: &BTreeMap<InodeNumber, Option<HeadSlot>>,
+    ) -> Result<Self, StoreError> {
         let mut files = Vec::new();
         let mut classes: [Class; 5] = Default::default();
         for class in SlotClass::ALL {
@@ -94,7 +99,13 @@ impl Heads {
             classes[class as usize].allocated = disk.stat_handle(&file).await?.size;
             files.push(file);
         }
-        fill_free(&mut classes, &state.borrow());
+        let lengths = classes.each_ref().map(|class| class.allocated);
+        let damaged = |(class, offset, what)| {
+            let file = file_path(directory, class);
+            StoreError::Damaged { file, offset, what }
+        };
+        let used = used_slots(&state.borrow(), lengths, lost).map_err(damaged)?;
+        classes.iter_mut().zip(used).for_each(|(class, used)| class.fill_free(used));
         Ok(Self {
             disk: disk.clone(),
             files,
@@ -263,6 +274,12 @@ impl Heads {
         self.sync().await.map(|_| ())
     }
 
+    /// Files and what each has at least, in bytes.
+    pub(crate) fn lengths(&self) -> Vec<(SlotClass, u64)> {
+        let classes = self.classes.borrow();
+        SlotClass::ALL.iter().map(|class| (*class, classes[*class as usize].allocated)).collect()
+    }
+
     /// Bytes of slots in use.
     pub(crate) fn used(&self) -> u64 {
         let classes = self.classes.borrow();
@@ -274,21 +291,43 @@ impl Heads {
     }
 }
 
-/// Every slot below the highest used one that no inode holds is free; low ones are used first.
-fn fill_free(classes: &mut [Class; 5], state: &State) {
+/// The slots of each class that inodes hold, in order, checked against each other and the `lengths`
+/// of the files; else what is wrong with which file, and where.
+fn used_slots(
+    state: &State,
+    lengths: [u64; 5],
+    lost: &BTreeMap<InodeNumber, Option<HeadSlot>>,
+) -> Result<[Vec<u32>; 5], (SlotClass, u64, &'static str)> {
     let mut used: [Vec<u32>; 5] = Default::default();
-    for slot in state.inodes.values().filter_map(|inode| inode.head) {
+    for (number, slot) in state.inodes.iter().filter_map(|(n, inode)| Some((n, inode.head?))) {
+        let len = lengths[slot.class as usize];
+        let unsynced = if lost.contains_key(number) { UNSYNCED_MAX } else { 0 };
+        if offset_of(slot) + slot.class.bytes() > len + unsynced {
+            return Err((slot.class, len, "the slab ends before a slot in use"));
+        }
         used[slot.class as usize].push(slot.index);
     }
-    for (class, mut used) in classes.iter_mut().zip(used) {
-        used.sort_unstable();
-        class.end = used.last().map_or(0, |last| last + 1);
+    used.iter_mut().for_each(|slots| slots.sort_unstable());
+    for class in SlotClass::ALL {
+        let mut pairs = used[class as usize].windows(2);
+        if let Some(pair) = pairs.find(|pair| pair[0] == pair[1]) {
+            let at = u64::from(pair[0]) * class.bytes();
+            return Err((class, at, "two files have their heads in the same slot"));
+        }
+    }
+    Ok(used)
+}
+
+impl Class {
+    /// Every slot below the highest used one that no inode holds is free; low ones are used first.
+    fn fill_free(&mut self, used: Vec<u32>) {
+        self.end = used.last().map_or(0, |last| last + 1);
         let mut taken = used.into_iter().peekable();
-        for index in 0..class.end {
+        for index in 0..self.end {
             if taken.next_if_eq(&index).is_none() {
-                class.free.push(index);
+                self.free.push(index);
             }
         }
-        class.free.reverse();
+        self.free.reverse();
     }
 }

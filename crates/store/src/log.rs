@@ -55,6 +55,12 @@ struct Pending {
     sealed: VecDeque<Sealed>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_none() && self.sealed.is_empty()
+    }
+}
+
 /// The log of an open store.
 pub(crate) struct Log {
     disk: Disk,
@@ -367,7 +373,13 @@ impl Log {
             }
         }
         self.check()?;
+        let is_news = position > self.synced.get();
         self.finish_sync(position);
+        // Where nothing follows that would say so: damage to what is durable is told from the torn
+        // tail of a crash by such marks only.
+        if is_news && self.committed.get() == position && self.pending.borrow().is_empty() {
+            self.mark(0);
+        }
         Ok(Ok(()))
     }
 
@@ -442,7 +454,9 @@ impl Log {
     pub(crate) async fn drop_before(&self, position: u64) -> Result<(), StorageError> {
         for item in self.disk.list(&self.directory).await? {
             let start = item.name.to_str().and_then(parse_name);
-            if let Some(start) = start.filter(|start| start + self.segment_bytes <= position) {
+            if let Some(start) =
+                start.filter(|start| start.saturating_add(self.segment_bytes) <= position)
+            {
                 self.disk.unlink(&file_path(&self.directory, start)).await?;
             }
         }

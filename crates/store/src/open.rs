@@ -47,16 +47,19 @@ pub(crate) async fn open(
     let boot = platform.boot_id();
     let power_lost = life.incarnation > 0 && life.boot != boot;
 
-    let (state, start, replayed, allocations) =
+    let Recovered { state, snapshot, snapshot_bytes, replayed, allocations } =
         recover(&disk, directory, &found, life.durable).await?;
+    format::check_life(directory, life, replayed.incarnation)?;
     let state = RefCell::new(state);
-    let heads = Heads::open(&disk, directory, &state).await?;
-    if power_lost {
-        for (inode, replaced) in lost_images(allocations, replayed.images) {
-            let found = state.borrow().inodes.get(&inode).map(|i| (i.head, i.attributes.size));
-            if let Some((Some(slot), size)) = found.filter(|(head, _)| *head != replaced) {
-                heads.restore(slot, replaced, size).await?;
-            }
+    let lost = match power_lost {
+        true => lost_images(allocations, replayed.images),
+        false => BTreeMap::new(),
+    };
+    let heads = Heads::open(&disk, directory, &state, &lost).await?;
+    for (inode, replaced) in lost {
+        let found = state.borrow().inodes.get(&inode).map(|i| (i.head, i.attributes.size));
+        if let Some((Some(slot), size)) = found.filter(|(head, _)| *head != replaced) {
+            heads.restore(slot, replaced, size).await?;
         }
     }
     let chunks = Chunks::open(&disk, root_path(directory), options.open_segments).await?;
@@ -67,7 +70,7 @@ pub(crate) async fn open(
     heads.sync_everything().await?;
     sync_log_files(&disk, directory, &replayed).await?;
 
-    let incarnation = life.incarnation.max(replayed.incarnation) + 1;
+    let incarnation = life.incarnation.saturating_add(1);
     let durable = replayed.end;
     format::write_life(&disk, directory, Life { incarnation, boot, durable }).await?;
     let log = Log::new(disk.clone(), directory, found.log_segment_bytes, incarnation, &replayed);
@@ -89,7 +92,8 @@ pub(crate) async fn open(
         syncer: Default::default(),
         head_locks: Default::default(),
         chunk_locks: Default::default(),
-        snapshot_position: Cell::new(start.position),
+        snapshot_position: Cell::new(snapshot.position),
+        snapshot_bytes: Cell::new(snapshot_bytes),
         _lock: lock,
     });
     start_tasks(&engine);
@@ -100,15 +104,24 @@ pub(crate) async fn open(
     ready.map(|()| engine)
 }
 
+/// What snapshot and log give.
+struct Recovered {
+    state: State,
+    snapshot: SnapshotStart,
+    snapshot_bytes: u64,
+    replayed: Replayed,
+    allocations: Vec<Allocation>,
+}
+
 /// Reads snapshot and log.
 async fn recover(
     disk: &Disk,
     directory: &Path,
     format: &Format,
     durable: u64,
-) -> Result<(State, SnapshotStart, Replayed, Vec<Allocation>), StoreError> {
+) -> Result<Recovered, StoreError> {
     let mut state = State::default();
-    let start = snapshot::load(disk, directory, &mut state).await?;
+    let (snapshot, snapshot_bytes) = snapshot::load(disk, directory, &mut state).await?;
     let mut allocations = Vec::new();
     let apply = |position: u64, record: Record| {
         if let Record::PutInode { inode } = &record
@@ -123,9 +136,9 @@ async fn recover(
         state.apply(record);
     };
     let bytes = format.log_segment_bytes;
-    let replayed = log::replay(disk, directory, bytes, start, durable, apply).await?;
+    let replayed = log::replay(disk, directory, bytes, snapshot, durable, apply).await?;
     state.take_freed();
-    Ok((state, start, replayed, allocations))
+    Ok(Recovered { state, snapshot, snapshot_bytes, replayed, allocations })
 }
 
 /// Inodes whose head images may not be what was written, because records from `images` on

@@ -32,7 +32,7 @@ pub struct StoreOptions {
     pub cluster: ClusterId,
     /// Bytes of one log file. Fixed when the store is created.
     pub log_segment_bytes: u64,
-    /// Bytes of log after which a snapshot is taken.
+    /// Bytes of log after which a snapshot is taken; more if the snapshot before was large.
     pub snapshot_after_bytes: u64,
     /// How long a change may stay in the page cache only.
     pub sync_interval: Duration,
@@ -177,6 +177,8 @@ pub(crate) struct Engine {
     pub(crate) chunk_locks: Locks,
     /// Where the newest snapshot starts.
     pub(crate) snapshot_position: Cell<u64>,
+    /// Bytes of the newest snapshot.
+    pub(crate) snapshot_bytes: Cell<u64>,
     /// Held while the store is open.
     pub(crate) _lock: FileHandle,
 }

@@ -12,6 +12,7 @@ use ringfs_platform::StorageError;
 use ringfs_wire::InodeNumber;
 
 use crate::error::StoreError;
+use crate::format::{self, Life};
 use crate::locks::Locks;
 use crate::snapshot::{SnapshotStart, SnapshotWriter};
 use crate::store::{Engine, Store, is_defective};
@@ -19,6 +20,9 @@ use ringfs_platform::Signal;
 
 /// The lock that snapshots take turns on.
 const SNAPSHOT_TURN: InodeNumber = InodeNumber(0);
+
+/// Bytes of a snapshot that each byte of log pays for.
+const SNAPSHOT_BYTES_PER_LOG_BYTE: u64 = 2;
 
 /// What the sync task is asked for.
 #[derive(Default)]
@@ -148,12 +152,22 @@ impl Engine {
                 if let Err(error) = self.chunks.write_manifest(&self.directory, incarnation).await {
                     tracing::warn!("cannot note which segments there are: {error}");
                 }
-                let closed = self.log.close().await;
+                let mut closed = self.log.close().await;
+                if closed.is_ok() {
+                    closed = self.note_end().await.map_err(|error| self.log.fail(error));
+                }
                 *self.syncer.closed.borrow_mut() = Some(closed);
                 self.syncer.wake();
                 return;
             }
         }
+    }
+
+    /// After an orderly end: the log is durable up to here, and what it points to.
+    async fn note_end(&self) -> Result<(), StorageError> {
+        let (incarnation, durable) = (self.log.incarnation(), self.log.written_to());
+        let life = Life { incarnation, boot: self.platform.boot_id(), durable };
+        format::write_life(&self.disk, &self.directory, life).await
     }
 
     async fn sync_round(self: &Rc<Self>, full: bool) -> Result<(), StoreError> {
@@ -220,10 +234,12 @@ impl Engine {
         self.syncer.snapshot_due.until(closed).await;
     }
 
-    /// Whether the log has grown enough.
+    /// Whether the log has grown enough: by as much as was asked for, and by a part of the last
+    /// snapshot, so that what snapshots write stays in proportion to what the log does.
     pub(crate) fn is_snapshot_due(&self) -> bool {
         let grown = self.log.committed().saturating_sub(self.snapshot_position.get());
-        grown >= self.options.snapshot_after_bytes
+        let least = self.snapshot_bytes.get() / SNAPSHOT_BYTES_PER_LOG_BYTE;
+        grown >= self.options.snapshot_after_bytes.max(least)
     }
 
     /// Writes a snapshot and drops the log before it.
@@ -237,18 +253,19 @@ impl Engine {
         let start = SnapshotStart { position, incarnation: self.log.incarnation() };
         let created = SnapshotWriter::create(&self.disk, &self.directory, start).await;
         let mut writer = created.map_err(|error| self.disk_error(error))?;
-        match writer.write_state(&self.state).await {
-            Ok(()) => {}
+        let bytes = match writer.write_state(&self.state).await {
+            Ok(bytes) => bytes,
             Err(error @ StorageError::NoSpace(_)) => {
                 writer.discard().await.map_err(|error| self.disk_error(error))?;
                 return Err(error.into());
             }
             Err(error) => return Err(self.log.fail(error)),
-        }
+        };
         // The snapshot shows effects of records that are younger than its start.
         self.synced(self.log.committed()).await?;
         writer.publish().await.map_err(|error| self.disk_error(error))?;
         self.snapshot_position.set(position);
+        self.snapshot_bytes.set(bytes);
         self.log.drop_before(position).await.map_err(|error| self.disk_error(error))
     }
 }

@@ -5,7 +5,6 @@
 //! snapshot has taken away meanwhile is no damage, reading goes on in what took its place. Nothing
 //! is repaired and nothing stopped here.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, OpenFlags, StorageError};
@@ -15,7 +14,7 @@ use crate::error::StoreError;
 use crate::format;
 use crate::heads;
 use crate::log::{self, Walked};
-use crate::record::{Record, SlotClass};
+use crate::record::Record;
 use crate::snapshot;
 use crate::store::{Engine, Store};
 
@@ -133,16 +132,10 @@ impl Engine {
         result.map(|_| bytes)
     }
 
-    /// The slab files reach to the end of every slot in use.
+    /// The slab files have the bytes that were given to slots.
     async fn verify_slab(&self) -> Result<VerifyPage, StoreError> {
-        let mut ends: BTreeMap<SlotClass, u64> = BTreeMap::new();
-        for slot in self.state.borrow().inodes.values().filter_map(|inode| inode.head) {
-            let end = (u64::from(slot.index) + 1) * slot.class.bytes();
-            let known = ends.entry(slot.class).or_default();
-            *known = end.max(*known);
-        }
         let mut damages = Vec::new();
-        for (class, end) in ends {
+        for (class, end) in self.heads.lengths().into_iter().filter(|(_, len)| *len > 0) {
             let path: PathBuf = heads::file_path(&self.directory, class);
             match self.disk.stat(&path).await {
                 Ok(stat) if stat.size >= end => {}

@@ -35,11 +35,14 @@ impl Chunks {
     /// end. Those that are missing are met by whoever uses them, and by checks.
     pub(crate) async fn expect_manifest(&self, directory: &Path, incarnation: u64) {
         let path = directory.join(NAME);
-        let Ok(bytes) = read(&self.disk, &path).await else { return };
-        let Some((_, keys)) =
-            bytes.and_then(|bytes| parse(&bytes).ok()).filter(|m| m.0 == incarnation)
-        else {
-            return;
+        let keys = match read(&self.disk, &path).await.map(|b| b.map(|bytes| parse(&bytes))) {
+            Ok(Some(Ok((of, keys)))) if of == incarnation => keys,
+            Ok(None | Some(Ok(_))) => return,
+            Ok(Some(Err(_))) | Err(_) => {
+                let file = path.display();
+                tracing::error!(%file, "cannot be read; segments that are gone will not be missed");
+                return;
+            }
         };
         for key in keys.into_iter().filter(|key| !self.exists(*key)) {
             tracing::error!(file = %self.path(key).display(), "a segment is gone from the disk");

@@ -15,7 +15,7 @@ use super::batch::{
 use super::{file_path, parse_name};
 use crate::error::StoreError;
 use crate::record::{Record, UNKNOWN_TAG};
-use crate::snapshot::SnapshotStart;
+use crate::snapshot::{POSITION_MAX, SnapshotStart};
 
 /// What replay found.
 #[derive(Debug, Default)]
@@ -53,7 +53,8 @@ pub(crate) async fn replay(
 ) -> Result<Replayed, StoreError> {
     let mut files = Vec::new();
     for item in disk.list(directory).await? {
-        files.extend(item.name.to_str().and_then(parse_name));
+        let start = item.name.to_str().and_then(parse_name);
+        files.extend(start.filter(|s| s.is_multiple_of(segment_bytes) && *s <= POSITION_MAX));
     }
     files.sort_unstable();
     let SnapshotStart { position: end, incarnation } = start;
@@ -81,7 +82,8 @@ impl<F: FnMut(u64, Record)> Replay<'_, F> {
     async fn read_file(&self, file: u64) -> Result<Buffer, StorageError> {
         let path = file_path(self.directory, file);
         let handle = self.disk.open(&path, OpenFlags::READ, 0).await?;
-        let len = self.segment_bytes as usize;
+        let size = self.disk.stat_handle(&handle).await?.size;
+        let len = size.min(self.segment_bytes) as usize;
         let (result, bytes) = self.disk.read(&handle, 0, Buffer::with_capacity(len), len).await;
         result.map(|_| bytes)
     }
