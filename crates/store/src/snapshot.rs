@@ -13,8 +13,9 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
+use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Platform, StorageError};
 use ringfs_wire::{DamageKind, DecodeError, InodeNumber, Reader, Wire, XattrName};
 
 use crate::error::StoreError;
@@ -27,6 +28,8 @@ use crate::verify::{check_records, kind_of};
 const SLICE_ENTRIES: usize = 1000;
 /// Bytes of extended attributes after which a slice ends.
 const SLICE_BYTES: usize = 256 << 10;
+/// How long others have the thread after each slice, at least.
+const PAUSE_MIN: Duration = Duration::from_micros(50);
 /// Bytes written before they are synced, so that others who sync never wait for all of it.
 const SYNC_BYTES: u64 = 8 << 20;
 /// Positions are below this; a log of that length takes centuries.
@@ -113,18 +116,22 @@ impl<'a> SnapshotWriter<'a> {
         Ok(())
     }
 
-    /// Writes all of `state`, slice by slice; it may change between slices. The bytes written.
+    /// Writes all of `state`, slice by slice; it may change between slices, and at least half of the
+    /// time is left to those who change it. The bytes written.
     pub(crate) async fn write_state(
         &mut self,
+        platform: &Platform,
         state: &RefCell<State>,
     ) -> Result<u64, StorageError> {
         let mut cursor = Some(Cursor::Small);
         while let Some(at) = cursor {
+            let begin = platform.monotonic();
             let mut content = Vec::new();
             cursor = encode_slice(&state.borrow(), at, &mut content);
             if !content.is_empty() {
                 self.write_block(&content).await?;
             }
+            platform.sleep((platform.monotonic() - begin).max(PAUSE_MIN)).await;
             if self.offset - self.synced >= SYNC_BYTES {
                 self.disk.sync_data(&self.file).await?;
                 self.synced = self.offset;

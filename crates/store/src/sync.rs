@@ -253,7 +253,7 @@ impl Engine {
         let start = SnapshotStart { position, incarnation: self.log.incarnation() };
         let created = SnapshotWriter::create(&self.disk, &self.directory, start).await;
         let mut writer = created.map_err(|error| self.disk_error(error))?;
-        let bytes = match writer.write_state(&self.state).await {
+        let bytes = match writer.write_state(&self.platform, &self.state).await {
             Ok(bytes) => bytes,
             Err(error @ StorageError::NoSpace(_)) => {
                 writer.discard().await.map_err(|error| self.disk_error(error))?;
