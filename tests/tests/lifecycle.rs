@@ -126,6 +126,23 @@ fn a_node_runs_in_the_foreground_and_stops_on_sigterm() {
 }
 
 #[test]
+fn a_node_serves_although_its_log_cannot_be_written() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(["up", "--targets", "1"]);
+    sandbox.ok(["down"]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = sandbox.command(["serve", "--node", "0"]);
+    let mut node = command.stderr(full).spawn().unwrap();
+    wait_until("a node that serves", || {
+        assert!(node.try_wait().unwrap().is_none(), "the node ended");
+        sandbox.status("ringfs")["health"] == "ok"
+    });
+    sandbox.ok(["mkdir", "/made"]);
+    sandbox.ok(["down"]);
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn logs_tell_which_node_said_what() {
     let sandbox = Sandbox::new();
     sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);

@@ -1,6 +1,6 @@
 //! What the processes that run for long have in common: leaving the terminal, logs, signals.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -20,12 +20,22 @@ pub(crate) fn detach() {
     let _ = rustix::process::setsid();
 }
 
-/// Logs to the standard error from now on.
+/// Logs to the standard error from now on. A log that cannot be written, because its disk is full or
+/// read-only, goes missing and does no harm. A defect ends the whole process: others count on its
+/// answers, and what it has acknowledged is safe, but nobody would end the wait for a part of it.
 pub(crate) fn start_log() {
+    std::panic::set_hook(Box::new(|defect| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let trace = std::backtrace::Backtrace::force_capture();
+        let _ = writeln!(std::io::stderr(), "thread {name}: {defect}\n{trace}");
+        std::process::abort();
+    }));
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
