@@ -46,7 +46,7 @@ pub enum StorageError {
     /// The path, or a directory on the way, does not exist.
     #[error("{0}: not found")]
     NotFound(FailureContext),
-    /// The process lacks the right, or the file system is read-only.
+    /// The process lacks the right.
     #[error("{0}: permission denied")]
     PermissionDenied(FailureContext),
     /// The name exists already, or the lock is held by another opener.
@@ -93,7 +93,7 @@ impl StorageError {
     pub fn from_errno(errno: i32, context: FailureContext) -> Self {
         match errno {
             libc::ENOENT => StorageError::NotFound(context),
-            libc::EACCES | libc::EPERM | libc::EROFS => StorageError::PermissionDenied(context),
+            libc::EACCES | libc::EPERM => StorageError::PermissionDenied(context),
             libc::EEXIST => StorageError::AlreadyExists(context),
             libc::EBADF => StorageError::InvalidHandle(context),
             libc::EINVAL | libc::EOVERFLOW | libc::EFBIG => StorageError::InvalidOffset(context),
@@ -170,13 +170,15 @@ mod tests {
             assert_eq!(error.context(), &context());
         };
         check(libc::ENOENT, "open /data/log: not found");
-        check(libc::EROFS, "open /data/log: permission denied");
+        check(libc::EROFS, "open /data/log: Read-only file system (os error 30)");
         check(libc::EIO, "open /data/log: Input/output error (os error 5)");
     }
 
     #[test]
     fn errno_survives_the_variant() {
-        for errno in [libc::ENOENT, libc::EEXIST, libc::ENOSPC, libc::EIO, libc::ENOTEMPTY] {
+        for errno in
+            [libc::ENOENT, libc::EROFS, libc::EEXIST, libc::ENOSPC, libc::EIO, libc::ENOTEMPTY]
+        {
             let error = StorageError::from_errno(errno, FailureContext::without_path("test"));
             assert_eq!(error.errno(), errno);
         }

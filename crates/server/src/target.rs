@@ -487,6 +487,7 @@ impl Target {
             sessions: self.sessions.count() as u32,
             open_operations: open as u32,
             failed: self.store.has_failed(),
+            refusal: self.store.refusal().map_or(0, |errno| errno.0.unsigned_abs()),
             node_memory: self.platform.resident_memory(),
             process: std::process::id(),
         };

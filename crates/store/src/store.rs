@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_platform::{Disk, FileHandle, Platform, StorageError};
-use ringfs_wire::{CHUNK_SIZE, ClusterId, FilePermissions, TargetId, Wire};
+use ringfs_wire::{CHUNK_SIZE, ClusterId, Errno, FilePermissions, TargetId, Wire};
 
 use crate::chunks::Chunks;
 use crate::data::FloorKeeper;
@@ -296,6 +296,15 @@ impl Store {
     /// Whether the store refuses changes after a device error.
     pub fn has_failed(&self) -> bool {
         self.engine().log.check().is_err()
+    }
+
+    /// Why changes that need room are refused, or all of them if the store has failed.
+    pub fn refusal(&self) -> Option<Errno> {
+        match self.engine().log.room(true).err()? {
+            StoreError::NoSpace => Some(Errno::ENOSPC),
+            StoreError::Failed(error) => Some(Errno(error.errno())),
+            _ => Some(Errno::EIO),
+        }
     }
 
     /// Space and inodes.

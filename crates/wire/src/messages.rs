@@ -842,6 +842,8 @@ pub struct TargetStatus {
     pub open_operations: u32,
     /// Whether it refuses writes after a device error.
     pub failed: bool,
+    /// The errno that growth is refused with, or all changes if it has failed; 0 if none is.
+    pub refusal: u32,
     /// Resident memory of the node's process, in bytes.
     pub node_memory: u64,
     /// Process id of the node.
@@ -856,6 +858,7 @@ wire_struct!(TargetStatus {
     sessions,
     open_operations,
     failed,
+    refusal,
     node_memory,
     process,
 });

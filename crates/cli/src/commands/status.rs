@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Show nodes, targets, mounts, capacity, health
 ///
-/// Exit code 0 if everything is well, 1 if a node is down or a target has failed.
+/// Exit code 0 if everything is well, 1 if a node is down, or a target has failed or is full.
 #[derive(Args, Debug)]
 pub(crate) struct StatusArguments {
     #[command(flatten)]
@@ -82,7 +82,7 @@ struct NodeReport {
 #[derive(Debug, Serialize)]
 struct TargetReport {
     target: u32,
-    /// `ok`, `failed`, or why it does not answer.
+    /// `ok`; `full` and why, if only deletes go on; `failed` and why; or why it does not answer.
     state: String,
     /// From 0 to 1.
     share_of_arcs: f64,
@@ -172,6 +172,11 @@ async fn ask(
     }
 }
 
+fn show_errno(errno: u32) -> String {
+    let errno = i32::try_from(errno).unwrap_or(0);
+    std::io::Error::from_raw_os_error(errno).to_string()
+}
+
 fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> TargetReport {
     let counts = answer.as_ref().ok().map(|status| Counts {
         capacity_bytes: status.capacity,
@@ -182,7 +187,8 @@ fn judge(target: TargetId, answer: Result<TargetStatus, String>, share: f64) -> 
         open_operations: status.open_operations,
     });
     let state = match answer {
-        Ok(status) if status.failed => "failed".to_owned(),
+        Ok(status) if status.failed => format!("failed: {}", show_errno(status.refusal)),
+        Ok(status) if status.refusal > 0 => format!("full: {}", show_errno(status.refusal)),
         Ok(_) => "ok".to_owned(),
         Err(why) => why,
     };
