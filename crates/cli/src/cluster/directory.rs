@@ -144,7 +144,12 @@ impl Directory {
         let path = self.0.join("lock");
         let options =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
-        let file = options.open(&path).map_err(|error| CliError::local("write", &path, error))?;
+        let opened = match options.open(&path) {
+            // What runs on a disk that can no longer be written has to be stopped all the same.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            opened => opened,
+        };
+        let file = opened.map_err(|error| CliError::local("write", &path, error))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(DirectoryLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(CliError::failed(format!(
