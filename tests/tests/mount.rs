@@ -227,6 +227,123 @@ fn two_mounts_see_each_others_changes() {
     assert!(one.join("made").is_dir() && two.join("made").is_dir());
 }
 
+/// The node that a path of the cluster lives on.
+fn node_of(sandbox: &Sandbox, path: &str) -> usize {
+    let told = sandbox.ok(["stat", path]);
+    let (_, node) = told.split_once(" on node ").expect("a home is on a node");
+    node.split(' ').next().expect("it has a number").parse().expect("it is one")
+}
+
+#[test]
+fn what_a_dead_server_holds_fails_at_the_deadline_and_the_rest_goes_on() {
+    const DEADLINE: Duration = Duration::from_secs(3);
+    /// The deadline and what a busy machine adds to it; less than the deadline unless given.
+    const SOON: Duration = Duration::from_secs(20);
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let mounted = place(&sandbox, "mounted");
+    fs::create_dir(&mounted).unwrap();
+    sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);
+    let deadline = DEADLINE.as_secs().to_string();
+    sandbox.ok(["mount", "--deadline", &deadline, text(&mounted)]);
+    let dead = 1 - node_of(&sandbox, "/");
+    let names: Vec<String> = (0..10).map(|index| format!("d{index}")).collect();
+    names.iter().for_each(|name| fs::create_dir(mounted.join(name)).unwrap());
+    let find = |node| names.iter().find(|name| node_of(&sandbox, &format!("/{name}")) == node);
+    let lost = mounted.join(find(dead).expect("ten directories are on both nodes"));
+    let kept = mounted.join(find(1 - dead).expect("ten directories are on both nodes"));
+    fs::write(lost.join("file"), b"content").unwrap();
+
+    sandbox.kill(&sandbox.pids("ringfs")[dead..=dead]);
+    let start = Instant::now();
+    let error = fs::write(lost.join("other"), b"x").unwrap_err();
+    let waited = start.elapsed();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+    assert!(waited >= DEADLINE && waited < SOON, "{waited:?}");
+    fs::write(kept.join("file"), b"content").unwrap();
+    assert_eq!(fs::read(kept.join("file")).unwrap(), b"content");
+    let logs = sandbox.ok(["logs"]);
+    let told = logs.lines().find(|line| line.starts_with("mount ") && line.contains("EIO"));
+    assert!(told.is_some_and(|line| line.contains("does not answer")), "{logs}");
+
+    sandbox.ok(["up"]);
+    assert_eq!(fs::read(lost.join("file")).unwrap(), b"content");
+    fs::write(lost.join("other"), b"x").unwrap();
+}
+
+/// A small file system of its own for the data of a cluster.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(sandbox: &Sandbox, size: &str) -> Self {
+        let path = place(sandbox, "small");
+        fs::create_dir(&path).unwrap();
+        run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "none", text(&path)]);
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The sandbox takes it away if this fails.
+        let _ = program(&["umount", "--lazy", text(&self.0)]).status();
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_what_it_has_and_goes_on_when_there_is_room() {
+    const NO_SPACE: Option<i32> = Some(rustix::io::Errno::NOSPC.raw_os_error());
+    if !can_mount() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let disk = SmallDisk::new(&sandbox, "80m");
+    let (data, filler) = (disk.0.join("data"), disk.0.join("filler"));
+    let mounted = place(&sandbox, "mounted");
+    sandbox.ok(["up", "--targets", "1", "--data", text(&data), "--mount", text(&mounted)]);
+    let (kept, content) = (mounted.join("kept"), random_bytes(1, 1_000_000));
+    fs::write(&kept, &content).unwrap();
+    fs::write(mounted.join("doomed"), random_bytes(2, 1_000_000)).unwrap();
+    // Another program takes the rest of the disk.
+    let error = fs::write(&filler, vec![0; 100 << 20]).unwrap_err();
+    assert_eq!(error.raw_os_error(), NO_SPACE);
+    let error = fs::write(mounted.join("big"), vec![1; 2_000_000]).unwrap_err();
+    assert_eq!(error.raw_os_error(), NO_SPACE, "{error}");
+    // Names go on until the log, which was reserved in advance, is full as well.
+    let value = vec![b'v'; 60_000];
+    let fill = |index: usize| -> std::io::Result<()> {
+        let path = mounted.join(format!("name {index}"));
+        fs::File::create(&path)?;
+        let flags = rustix::fs::XattrFlags::empty();
+        Ok(rustix::fs::setxattr(&path, "user.value", &value, flags)?)
+    };
+    let mut made = 0;
+    let error = loop {
+        match fill(made) {
+            Ok(()) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), NO_SPACE, "{error}");
+    assert!(made > 20, "{made}");
+    let status = sandbox.status("ringfs");
+    let state = status["nodes"][0]["targets"][0]["state"].as_str().unwrap();
+    assert!(state.starts_with("full: No space left"), "{status}");
+    assert!(fs::read(&kept).unwrap() == content);
+    fs::remove_file(mounted.join("doomed")).unwrap();
+    (0..made / 2).for_each(|index| fs::remove_file(mounted.join(format!("name {index}"))).unwrap());
+
+    fs::remove_file(&filler).unwrap();
+    wait_until("room", || fs::write(mounted.join("big"), vec![1; 2_000_000]).is_ok());
+    wait_until("a target that is well", || sandbox.status("ringfs")["health"] == "ok");
+    assert!(fs::read(&kept).unwrap() == content);
+    let checked = sandbox.run(["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    sandbox.ok(["down"]);
+}
+
 /// Whether a process waits in the system call that asks for the space of a file system.
 fn is_in_statfs(pid: u32) -> bool {
     let number = if cfg!(target_arch = "x86_64") { "137" } else { "43" };

@@ -1,5 +1,6 @@
-//! `ringfs logs`: shows what the servers of a cluster logged, and follows it.
+//! `ringfs logs`: shows what the servers and mounts of a cluster logged, and follows it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use crate::environment::Environment;
 use crate::error::CliError;
 use crate::output::Output;
 
-/// Show the logs of the servers
+/// Show the logs of the servers, and of the mounts on this machine
 #[derive(Args, Debug)]
 pub(crate) struct LogsArguments {
     #[command(flatten)]
@@ -43,12 +44,19 @@ impl LogsArguments {
                 )));
             }
         };
-        let is_one = nodes.len() == 1;
-        let prefix = |node| if is_one { String::new() } else { format!("node {node} | ") };
+        let mounts = if self.node.is_none() { found.directory.mounts()? } else { Vec::new() };
+        let is_one = nodes.len() + mounts.len() == 1;
+        let prefix = |who: String| if is_one { String::new() } else { format!("{who} | ") };
+        let log = |who, path| Log { prefix: prefix(who), path, offset: 0 };
         let mut logs: Vec<Log> = nodes
             .into_iter()
-            .map(|node| Log { prefix: prefix(node), path: found.directory.log(node), offset: 0 })
+            .map(|node| log(format!("node {node}"), found.directory.log(node)))
             .collect();
+        // A directory that was mounted several times has one log.
+        let places: BTreeSet<PathBuf> = mounts.into_iter().map(|mount| mount.place).collect();
+        logs.extend(places.iter().map(|place| {
+            log(format!("mount {}", place.display()), found.directory.mount_log(place))
+        }));
         // Watched before the first reading, so that nothing falls between.
         let watch = self.follow.then(|| watch(&logs)).transpose()?;
         show_new(&mut logs, self.lines)?;

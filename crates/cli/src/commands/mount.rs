@@ -110,6 +110,14 @@ impl MountArguments {
         })
     }
 
+    fn client_options(&self) -> ClientOptions {
+        let options = ClientOptions::default();
+        let deadline = self.how.deadline.map(|seconds| Duration::from_secs(seconds.into()));
+        let operation_deadline = deadline.unwrap_or(options.operation_deadline);
+        let attempt_deadline = options.attempt_deadline.min(operation_deadline);
+        ClientOptions { operation_deadline, attempt_deadline, ..options }
+    }
+
     fn options(
         &self,
         environment: &Environment,
@@ -121,7 +129,7 @@ impl MountArguments {
             directory: place.to_owned(),
             map: found.settings.map.clone(),
             key: found.directory.key()?,
-            client: ClientOptions::default(),
+            client: self.client_options(),
             workers: self.how.workers.unwrap_or(workers) as usize,
             allow_other: self.how.allow_other || User::current().is_root(),
             caching: !self.how.no_cache,
