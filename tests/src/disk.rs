@@ -14,7 +14,6 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::disk_protocol::{self as protocol, Request};
@@ -43,7 +42,6 @@ pub struct FaultyDisk {
     shared: Arc<Mutex<State>>,
     folder: PathBuf,
     device: Option<String>,
-    server: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -89,9 +87,9 @@ impl FaultyDisk {
         }));
         let channel = mount_below(&below)?;
         let state = Arc::clone(&shared);
-        let server = std::thread::spawn(move || serve(channel, &state));
-        let mut disk =
-            Self { shared, folder: folder.to_owned(), device: None, server: Some(server) };
+        // It ends when nobody uses the disk any longer, which may be later than this value.
+        std::thread::spawn(move || serve(channel, &state));
+        let mut disk = Self { shared, folder: folder.to_owned(), device: None };
         let file = below.join(protocol::FILE_NAME);
         let device = run("losetup", &["--find", "--show", &file.to_string_lossy()])?;
         let device = device.trim().to_owned();
@@ -157,9 +155,6 @@ impl FaultyDisk {
             let _ = run("losetup", &["--detach", &device]);
         }
         let _ = unmount(self.folder.join("below"));
-        if let Some(server) = self.server.take() {
-            let _ = server.join();
-        }
     }
 }
 
