@@ -24,6 +24,7 @@ use crate::credentials::Credentials;
 use crate::error::{ClientError, Subject};
 use crate::file::FileState;
 use crate::lock_table::LockTable;
+use crate::references::Keep;
 use crate::session::Session;
 
 /// How often one operation may start over because the ground moved under it.
@@ -107,6 +108,11 @@ pub(crate) struct Shared {
     pub(crate) read_ahead: Rc<Cell<u64>>,
 }
 
+/// For how long closed files are kept.
+fn kept(is_cached: bool) -> Keep {
+    if is_cached { Keep::CACHED } else { Keep::BRIEFLY }
+}
+
 impl Client {
     /// A client of the cluster that `map` describes. Connects when the first call needs it.
     pub fn new(
@@ -129,7 +135,8 @@ impl Client {
         let Process { holder, cache, locks } = process;
         let epoch = Rc::new(Cell::new(map.epoch()));
         let map = Rc::new(RefCell::new(Rc::new(map)));
-        let session = Session::new(platform, &key, &map, &epoch, options, ids(platform, holder));
+        let (keep, ids) = (kept(cache.is_some()), ids(platform, holder));
+        let session = Session::new(platform, &key, &map, &epoch, options, keep, ids);
         session.state_locks(&locks);
         let shared = Shared {
             platform: platform.clone(),
@@ -187,7 +194,8 @@ impl Client {
         let shared = &self.shared;
         let (platform, options) = (&shared.platform, shared.options);
         let (key, map, epoch) = (&shared.key, &shared.map, &shared.epoch);
-        let fresh = Session::new(platform, key, map, epoch, options, ids(platform, shared.holder));
+        let (keep, ids) = (kept(shared.cache.is_some()), ids(platform, shared.holder));
+        let fresh = Session::new(platform, key, map, epoch, options, keep, ids);
         fresh.state_locks(&shared.locks);
         let old = shared.session.replace(fresh);
         old.end();

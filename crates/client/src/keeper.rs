@@ -25,6 +25,7 @@ use ringfs_wire::{
 use crate::cache::{LeaseCache, Wish};
 use crate::client::ClientOptions;
 use crate::mutations::is_defective;
+use crate::references::Keep;
 use crate::session::Session;
 use crate::shared::Revoked;
 
@@ -50,7 +51,7 @@ pub(crate) fn lease_session(
 ) -> Rc<Session> {
     let epoch = Rc::new(Cell::new(map.epoch()));
     let map = Rc::new(RefCell::new(Rc::new(map.clone())));
-    Session::new(platform, key, &map, &epoch, options, (holder, holder))
+    Session::new(platform, key, &map, &epoch, options, Keep::BRIEFLY, (holder, holder))
 }
 
 /// Keeps leases until the mailbox of wishes is closed.

@@ -444,7 +444,10 @@ impl Client {
         let request = MetadataDelete { directory, name: name.clone(), is_directory };
         let result = self.ask_home(directory, &request, deadline).await;
         match &result {
-            Ok(()) => change.done(None, &[Named::Missing]),
+            Ok(()) => {
+                change.done(None, &[Named::Missing]);
+                self.current_session().references.hurry(victim);
+            }
             Err(error) => change.failed(error),
         }
         result

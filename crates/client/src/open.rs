@@ -3,6 +3,8 @@
 //! Invariant: an open file holds a reference at its home before the caller sees it. An open by
 //! name takes the reference in the same request as the look-up where the inode lives beside its
 //! name; elsewhere it is a second request, and starts over when the inode vanished in between.
+//! Where the home has the reference still, and what is cached of the inode holds, an open asks
+//! nobody.
 
 use std::rc::Rc;
 
@@ -420,6 +422,7 @@ impl Client {
         let doubtful = session.references.is_doubtful(inode);
         let reference = Reference::count(session, inode).await;
         if !doubtful {
+            session.references.confirm(inode);
             return Ok(Some((attributes, reference)));
         }
         let attributes = self.take_reference(session, inode, deadline).await?;
@@ -434,7 +437,14 @@ impl Client {
     ) -> Result<(Rc<FileState>, Attributes), ClientError> {
         let session = self.current_session();
         let reference = Reference::count(&session, inode).await;
-        let attributes = self.take_reference(&session, inode, deadline).await?;
+        let known = match session.references.is_confirmed(inode) {
+            true => self.known_attributes(inode),
+            false => None,
+        };
+        let attributes = match known {
+            Some(known) => known.value,
+            None => self.take_reference(&session, inode, deadline).await?,
+        };
         let state = self.file_state(&session, &attributes, Some(reference))?;
         Ok((state, attributes))
     }
@@ -456,6 +466,7 @@ impl Client {
         let attributes = attributes
             .ok_or_else(|| ClientError::protocol(home, "no attributes from an inode's home"))?;
         self.enter(begun, &attributes, reply.lease);
+        session.references.confirm(inode);
         Ok(attributes)
     }
 

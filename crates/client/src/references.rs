@@ -1,8 +1,10 @@
 //! The references a session holds on inodes: taken by opening, counted here, dropped in batches.
 //!
-//! At the home a reference is held or not; how many handles share it is known only here.
+//! At the home a reference is held or not; how many handles share it is known only here. After the
+//! last handle it is kept a while: who opens the file again need not ask for it.
 //!
-//! Invariant: while a handle exists, the home holds the reference. Requests of one connection may
+//! Invariant: while a handle exists, the home holds the reference; it certainly does once that is
+//! confirmed, until it is being dropped. Requests of one connection may
 //! be carried out in any order, so a reference is never taken while its drop is on the way: who
 //! opens by number waits for the drop; who opened by name, and so could not know, takes it again.
 
@@ -19,10 +21,19 @@ use crate::session::Session;
 
 /// Most references dropped by one request.
 const DROP_BATCH_MAX: usize = 1_024;
-/// As many references are dropped at once.
-const DROP_BATCH_FULL: usize = 256;
-/// Fewer wait for others so long, so that closing costs next to nothing.
-const DROP_DELAY: Duration = Duration::from_millis(50);
+/// For how long references outlive the last handle, and how many of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    time: Duration,
+    count: usize,
+}
+
+impl Keep {
+    /// Where nothing is cached: long enough that closing costs next to nothing.
+    pub(crate) const BRIEFLY: Self = Self { time: Duration::from_millis(50), count: 256 };
+    /// Where opening again needs nothing else.
+    pub(crate) const CACHED: Self = Self { time: Duration::from_secs(1), count: 8_192 };
+}
 
 /// What this side knows of one inode's reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +50,16 @@ enum Holding {
 #[derive(Debug, Default)]
 pub(crate) struct References {
     inodes: RefCell<BTreeMap<InodeNumber, Holding>>,
+    /// Inodes of which the home certainly has noted the reference.
+    confirmed: RefCell<BTreeSet<InodeNumber>>,
     queued: RefCell<BTreeSet<InodeNumber>>,
     /// Opens by name on the way.
     opening: Cell<usize>,
     /// Inodes whose drop was on the way during one of those.
     dropped_meanwhile: RefCell<BTreeSet<InodeNumber>>,
     changed: Notify,
+    /// What is queued is dropped at once.
+    hurried: Cell<bool>,
     stopped: Cell<bool>,
 }
 
@@ -69,10 +84,10 @@ impl References {
         !self.inodes.borrow().values().any(|holding| matches!(holding, Holding::Held(_)))
     }
 
-    /// The inodes held among those that `selects`.
+    /// The inodes whose references the home is to have, among those that `selects`.
     pub(crate) fn held(&self, selects: impl Fn(InodeNumber) -> bool) -> Vec<InodeNumber> {
         let inodes = self.inodes.borrow();
-        let held = inodes.iter().filter(|(_, holding)| matches!(holding, Holding::Held(_)));
+        let held = inodes.iter().filter(|(_, holding)| **holding != Holding::Dropping);
         held.map(|(inode, _)| *inode).filter(|inode| selects(*inode)).collect()
     }
 
@@ -90,6 +105,26 @@ impl References {
     /// Whether a drop of `inode` may have overtaken the open by name that found it.
     pub(crate) fn is_doubtful(&self, inode: InodeNumber) -> bool {
         self.dropped_meanwhile.borrow().contains(&inode)
+    }
+
+    /// Notes that the home has the reference on an inode, which has a handle.
+    pub(crate) fn confirm(&self, inode: InodeNumber) {
+        if matches!(self.inodes.borrow().get(&inode), Some(Holding::Held(_))) {
+            self.confirmed.borrow_mut().insert(inode);
+        }
+    }
+
+    /// Whether the home has the reference on an inode, which has a handle.
+    pub(crate) fn is_confirmed(&self, inode: InodeNumber) -> bool {
+        self.confirmed.borrow().contains(&inode)
+    }
+
+    /// Drops the reference on an inode at once if it has no handle: it has been removed.
+    pub(crate) fn hurry(&self, inode: InodeNumber) {
+        if self.queued.borrow().contains(&inode) {
+            self.hurried.set(true);
+            self.changed.notify_all();
+        }
     }
 
     /// Counts one more handle, after a drop that is on the way has arrived.
@@ -126,7 +161,7 @@ impl References {
                 *holding = Holding::Queued;
                 let mut queued = self.queued.borrow_mut();
                 queued.insert(inode);
-                if queued.len() == 1 || queued.len() >= DROP_BATCH_FULL {
+                if queued.len() == 1 || queued.len() >= Keep::BRIEFLY.count {
                     self.changed.notify_all();
                 }
             }
@@ -141,11 +176,11 @@ impl References {
         self.changed.notify_all();
     }
 
-    /// Waits for more to drop, if there is little: a file closed and opened again costs nothing.
-    async fn gather(&self, platform: &Platform) {
+    /// Waits for more to drop, or for files to be opened again.
+    async fn gather(&self, platform: &Platform, keep: Keep) {
         let is_due = || {
             let queued = self.queued.borrow().len();
-            queued == 0 || queued >= DROP_BATCH_FULL || self.stopped.get()
+            queued == 0 || queued >= keep.count || self.hurried.get() || self.stopped.get()
         };
         let due = async {
             loop {
@@ -157,8 +192,9 @@ impl References {
             }
         };
         if !is_due() {
-            platform.timeout(DROP_DELAY, due).await;
+            platform.timeout(keep.time, due).await;
         }
+        self.hurried.set(false);
     }
 
     /// A batch of queued inodes of one home that none of `busy` is, marked as being dropped.
@@ -174,6 +210,7 @@ impl References {
         let mut inodes = self.inodes.borrow_mut();
         for inode in &batch {
             queued.remove(inode);
+            self.confirmed.borrow_mut().remove(inode);
             inodes.insert(*inode, Holding::Dropping);
             if self.opening.get() > 0 {
                 self.dropped_meanwhile.borrow_mut().insert(*inode);
@@ -194,14 +231,14 @@ impl References {
 
 /// Starts the task that tells homes which references are gone: at most one request per home at a
 /// time, so that a home that does not answer delays no other.
-pub(crate) fn start_dropping(platform: &Platform, session: &Rc<Session>) {
+pub(crate) fn start_dropping(platform: &Platform, session: &Rc<Session>, keep: Keep) {
     let (references, platform) = (session.references.clone(), platform.clone());
     let session = Rc::downgrade(session);
     let busy: Rc<RefCell<BTreeSet<TargetId>>> = Rc::default();
     platform.clone().spawn(async move {
         loop {
             let changed = references.changed.notified();
-            references.gather(&platform).await;
+            references.gather(&platform, keep).await;
             while let Some(session) = session.upgrade() {
                 let batch = references.next_batch(|inode| session.home(inode), &busy.borrow());
                 let Some((target, batch)) = batch else { break };
@@ -248,9 +285,24 @@ mod tests {
         references.release(INODE);
         assert_eq!((batch_of(&references), references.is_empty()), (None, false));
         references.release(INODE);
-        assert!(references.is_empty() && references.held(|_| true).is_empty());
+        assert!(references.is_empty());
+        assert_eq!(references.held(|_| true), vec![INODE], "a home that restarts has to know it");
         assert!(references.try_count(INODE));
         assert_eq!((batch_of(&references), references.held(|_| true)), (None, vec![INODE]));
+    }
+
+    #[test]
+    fn a_reference_is_certain_from_its_confirmation_to_its_drop() {
+        let references = References::default();
+        references.confirm(INODE);
+        assert!(!references.is_confirmed(INODE), "nobody holds it");
+        assert!(references.try_count(INODE) && !references.is_confirmed(INODE));
+        references.confirm(INODE);
+        references.release(INODE);
+        assert!(references.try_count(INODE) && references.is_confirmed(INODE));
+        references.release(INODE);
+        batch_of(&references).expect("a drop is due");
+        assert!(!references.is_confirmed(INODE) && references.held(|_| true).is_empty());
     }
 
     #[test]

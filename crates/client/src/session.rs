@@ -20,7 +20,7 @@ use ringfs_wire::{Epoch, Errno, SessionClose, SessionId, SessionRenew, Status, T
 use crate::client::ClientOptions;
 use crate::error::ClientError;
 use crate::lock_table::LockTable;
-use crate::references::{self, References};
+use crate::references::{self, Keep, References};
 
 /// How often a session is renewed where it holds state, many times within its life of 40 s.
 const RENEW_INTERVAL: Duration = Duration::from_secs(3);
@@ -56,6 +56,7 @@ impl Session {
         map: &Rc<RefCell<Rc<ClusterMap>>>,
         epoch: &Rc<Cell<Epoch>>,
         options: ClientOptions,
+        keep: Keep,
         (id, holder): (SessionId, SessionId),
     ) -> Rc<Session> {
         let cluster = map.borrow().cluster();
@@ -72,7 +73,7 @@ impl Session {
             ended: Cell::new(false),
             is_renewing: Cell::new(false),
         });
-        references::start_dropping(platform, &session);
+        references::start_dropping(platform, &session, keep);
         session
     }
 

@@ -99,6 +99,33 @@ fn what_is_leased_is_asked_for_once() {
 }
 
 #[test]
+fn a_file_opened_again_under_a_lease_asks_nobody() {
+    leased(1_000, |client, fake, door, _| async move {
+        let mode = OpenMode::READ_WRITE;
+        let made = client.create_leased(ROOT, &name("f"), OWNER, 0, true, mode).await.unwrap();
+        let inode = made.1.value.inode;
+        made.0.close().await.unwrap();
+        let before = lookups(&fake);
+        for _ in 0..3 {
+            let (file, found) = client.open_leased(inode, OpenMode::READ).await.unwrap();
+            assert!(found.attributes_until.is_some());
+            file.close().await.unwrap();
+        }
+        assert_eq!(lookups(&fake), before);
+        assert!(fake.references.borrow().contains(&inode));
+        // Nobody needs it for a while.
+        door.platform.sleep(Duration::from_millis(1_500)).await;
+        assert!(!fake.references.borrow().contains(&inode));
+        client.open_leased(inode, OpenMode::READ).await.unwrap();
+        assert_eq!(lookups(&fake), before + 1);
+        // What was removed is given back at once.
+        client.unlink(ROOT, &name("f")).await.unwrap();
+        door.platform.sleep(Duration::from_millis(100)).await;
+        assert!(!fake.references.borrow().contains(&inode));
+    });
+}
+
+#[test]
 fn pages_fill_the_cache() {
     leased(1_000, |client, fake, _, _| async move {
         for number in 0..20 {
