@@ -55,7 +55,9 @@ pub(crate) struct References {
     queued: RefCell<BTreeSet<InodeNumber>>,
     /// Opens by name on the way.
     opening: Cell<usize>,
-    /// Inodes whose drop was on the way during one of those.
+    /// Inodes whose drop is on the way.
+    dropping: RefCell<BTreeSet<InodeNumber>>,
+    /// Inodes whose drop ended during one of those opens.
     dropped_meanwhile: RefCell<BTreeSet<InodeNumber>>,
     changed: Notify,
     /// What is queued is dropped at once.
@@ -93,18 +95,13 @@ impl References {
 
     /// Begins an open by name; the result lives until the reference is counted.
     pub(crate) fn begin_opening(self: &Rc<Self>) -> Opening {
-        if self.opening.get() == 0 {
-            let inodes = self.inodes.borrow();
-            let dropping = inodes.iter().filter(|(_, holding)| **holding == Holding::Dropping);
-            *self.dropped_meanwhile.borrow_mut() = dropping.map(|(inode, _)| *inode).collect();
-        }
         self.opening.set(self.opening.get() + 1);
         Opening { references: self.clone() }
     }
 
     /// Whether a drop of `inode` may have overtaken the open by name that found it.
     pub(crate) fn is_doubtful(&self, inode: InodeNumber) -> bool {
-        self.dropped_meanwhile.borrow().contains(&inode)
+        self.dropping.borrow().contains(&inode) || self.dropped_meanwhile.borrow().contains(&inode)
     }
 
     /// Notes that the home has the reference on an inode, which has a handle.
@@ -212,19 +209,22 @@ impl References {
             queued.remove(inode);
             self.confirmed.borrow_mut().remove(inode);
             inodes.insert(*inode, Holding::Dropping);
-            if self.opening.get() > 0 {
-                self.dropped_meanwhile.borrow_mut().insert(*inode);
-            }
         }
+        self.dropping.borrow_mut().extend(&batch);
         Some((target, batch))
     }
 
     fn finish_batch(&self, batch: &[InodeNumber]) {
         let mut inodes = self.inodes.borrow_mut();
+        let mut dropping = self.dropping.borrow_mut();
         for inode in batch {
             inodes.remove(inode);
+            dropping.remove(inode);
         }
-        drop(inodes);
+        drop((inodes, dropping));
+        if self.opening.get() > 0 {
+            self.dropped_meanwhile.borrow_mut().extend(batch);
+        }
         self.changed.notify_all();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ringfs_platform::fuse::FuseChannel;
+use ringfs_platform::fuse::{FuseChannel, READ_AHEAD_MAX};
 
 use crate::abi::{self, InitIn, InitOut, Operation, Reply, Request, init};
 use crate::error::MountError;
@@ -101,7 +101,7 @@ fn settle(offer: &InitIn) -> (Agreement, InitOut) {
     let answer = InitOut {
         major: abi::MAJOR,
         minor,
-        max_readahead: offer.max_readahead,
+        max_readahead: READ_AHEAD_MAX,
         flags: flags as u32,
         flags2: (flags >> 32) as u32,
         max_background: BACKGROUND_MAX,

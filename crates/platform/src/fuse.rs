@@ -19,6 +19,8 @@ pub use state::{Liveness, MountState, mount_state, resolve, unmount_path};
 use crate::sim;
 use crate::{Buffer, Platform, Slice, on, uring};
 
+/// Bytes that the kernel reads ahead on a mount, at most.
+pub const READ_AHEAD_MAX: u32 = 4 << 20;
 /// The file system type of our mounts, as `/proc/self/mountinfo` shows it.
 pub const MOUNT_TYPE: &str = "fuse.ringfs";
 /// The kernel refuses to fill smaller receive buffers.

@@ -17,8 +17,8 @@ use rustix::net::{
 
 use super::{FuseMount, FuseNotifier, clone_device, guardian, open_device};
 use crate::fuse::{
-    FuseError, HELPER, Liveness, MOUNT_TYPE, MountRequest, MountState, detach, failed, mount_state,
-    mounted_at, resolve,
+    FuseError, HELPER, Liveness, MOUNT_TYPE, MountRequest, MountState, READ_AHEAD_MAX, detach,
+    failed, mount_state, mounted_at, resolve,
 };
 
 /// Where `fusermount3` finds the number of the socket to send the descriptor through.
@@ -43,12 +43,22 @@ fn prepare(directory: &Path, descriptor: OwnedFd) -> Result<FuseMount, FuseError
     let directory = directory.to_owned();
     let entry = mounted_at(&directory)?;
     let device = entry.ok_or_else(|| FuseError::NotMounted(directory.clone()))?.device;
+    widen_read_ahead(&device);
     let fail = |error| failed("start the threads for", &directory, error);
     let guarded = guardian::start(&descriptor).map_err(fail)?;
     let lifeline = guarded.lifeline.clone();
     let own = clone_device(&descriptor).map_err(fail)?;
     let notifier = FuseNotifier::start(&own, guarded).map_err(fail)?;
     Ok(FuseMount { directory, device, descriptor, notifier, lifeline })
+}
+
+/// Lets the kernel read as far ahead as the mount agrees to; 128 KiB unless told otherwise. It is
+/// told in a file that only root may write.
+fn widen_read_ahead(device: &str) {
+    let place = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&place, (READ_AHEAD_MAX >> 10).to_string()) {
+        tracing::debug!(%error, place, "the kernel keeps its small read-ahead");
+    }
 }
 
 pub(super) fn unmount(directory: &Path, device: &str) -> Result<(), FuseError> {
