@@ -3,7 +3,8 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ringfs_client::{Client, ClientOptions};
 use ringfs_fuse::MountOptions;
@@ -24,6 +25,9 @@ const NODE: NodeId = NodeId(1);
 const MOUNT_WORKERS_MIN: usize = 2;
 const MOUNT_WORKERS_MAX: usize = 8;
 const MOUNT_CACHE_INODES: usize = 256 << 10;
+/// How often and at which intervals it is tried whether the address of a killed node is free.
+const FREE_ATTEMPTS: u32 = 1000;
+const FREE_PAUSE: Duration = Duration::from_millis(10);
 /// How many names are tried until a directory is homed on the wanted target.
 const DIRECTORY_ATTEMPTS: u32 = 1000;
 
@@ -55,6 +59,25 @@ impl Cluster {
         polling: bool,
         interrupt: &Interrupt,
     ) -> Result<(Child, Self), BenchError> {
+        let (cluster, task) = Self::prepare_with(work, targets, polling)?;
+        let mut child = Child::start_watching("the node", &Task::Node(task), interrupt)?;
+        child.ready()?;
+        Ok((child, cluster))
+    }
+
+    /// A cluster of one node, and the task that is this node.
+    pub(crate) fn prepare(
+        work: &WorkDirectory,
+        targets: u32,
+    ) -> Result<(Self, NodeTask), BenchError> {
+        Self::prepare_with(work, targets, false)
+    }
+
+    fn prepare_with(
+        work: &WorkDirectory,
+        targets: u32,
+        polling: bool,
+    ) -> Result<(Self, NodeTask), BenchError> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.context("find a free port")?.to_string();
         let id = ClusterId(u128::from(u64::from_le_bytes(random()?)));
@@ -64,10 +87,9 @@ impl Cluster {
             .map_err(|error| BenchError::Unexpected(error.to_string()))?;
         let key = random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let cluster = Self { map, key, polling };
-        let task = NodeTask { cluster: cluster.clone(), directory: work.make("node")? };
-        let mut child = Child::start_watching("the node", &Task::Node(task), interrupt)?;
-        child.ready()?;
-        Ok((child, cluster))
+        let directory = work.make("node")?;
+        let task = NodeTask { cluster: cluster.clone(), directory, takes_snapshots: true };
+        Ok((cluster, task))
     }
 
     /// The target that the client with this number works with.
@@ -115,17 +137,44 @@ impl Cluster {
 pub(crate) struct NodeTask {
     cluster: Cluster,
     directory: PathBuf,
+    takes_snapshots: bool,
 }
 
 impl NodeTask {
+    /// The same, but its log is all it writes.
+    pub(crate) fn without_snapshots(self) -> Self {
+        Self { takes_snapshots: false, ..self }
+    }
+
+    /// Waits until its address is free again: the kernel takes down the ring of a killed process, and
+    /// the sockets in it, after the process is gone.
+    pub(crate) fn wait_until_free(&self) -> Result<(), BenchError> {
+        let address = self.cluster.map.node(NODE).map_or("", |node| &node.address);
+        for _ in 0..FREE_ATTEMPTS {
+            if TcpListener::bind(address).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(FREE_PAUSE);
+        }
+        Err(BenchError::Unexpected(format!("{address} is still in use")))
+    }
+
+    /// Where its targets live.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(crate) fn run(self, parent: &Parent) -> Result<(), BenchError> {
-        let Self { cluster, directory } = self;
+        let Self { cluster, directory, takes_snapshots } = self;
         let key = cluster.key()?;
         let node = cluster.map.node(NODE);
         let address = node.map(|node| node.address.clone()).unwrap_or_default();
         let unusable = |_| BenchError::Unexpected(format!("address {address}"));
         let listen = address.parse().map_err(unusable)?;
-        let options = NodeOptions::new(NODE, cluster.map.clone(), key, directory, listen);
+        let mut options = NodeOptions::new(NODE, cluster.map.clone(), key, directory, listen);
+        if !takes_snapshots {
+            options.store.snapshot_after_bytes = u64::MAX;
+        }
         let run = ringfs_platform::run(cluster.runtime(), |platform| async move {
             let node = ringfs_server::start(&platform, options).await?;
             parent.ready(vec![node.address().to_string()])?;

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::BenchError;
 use crate::report::Report;
-use crate::{bulk, echo, memory, metadata, process};
+use crate::{bulk, echo, memory, metadata, process, recovery};
 
 /// Measures RingFS beside bare loops over the same sockets and files.
 #[derive(Parser)]
@@ -41,6 +41,14 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         inodes: u64,
     },
+    /// Time until a killed node serves again, and the longest call while a snapshot is taken.
+    Recovery {
+        #[command(flatten)]
+        common: Common,
+        /// Files to create, with names of 24 bytes.
+        #[arg(long, default_value_t = 1_000_000)]
+        inodes: u64,
+    },
     /// What this program does as a child of itself; the task comes on standard input.
     #[command(name = process::CHILD_COMMAND, hide = true)]
     Child,
@@ -52,7 +60,7 @@ pub(crate) struct Common {
     /// Client processes, each with one operation at a time.
     #[arg(long, default_value_t = 4)]
     pub(crate) clients: u32,
-    /// Targets of the node: threads that serve. [default: 1 for echo and memory, otherwise 2]
+    /// Targets of the node: threads that serve. [default: 1 for echo, memory and recovery, otherwise 2]
     #[arg(long)]
     pub(crate) targets: Option<u32>,
     /// Rounds; each runs every arm once.
@@ -101,6 +109,9 @@ pub fn run_program() -> ExitCode {
         }
         Command::Memory { common, inodes } => {
             (checked(&common, || memory::run(&common, inodes)), common.json)
+        }
+        Command::Recovery { common, inodes } => {
+            (checked(&common, || recovery::run(&common, inodes)), common.json)
         }
     };
     match result {

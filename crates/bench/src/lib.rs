@@ -22,6 +22,7 @@ mod error;
 mod memory;
 mod metadata;
 mod process;
+mod recovery;
 mod report;
 pub mod suite;
 mod timing;

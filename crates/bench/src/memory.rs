@@ -56,6 +56,16 @@ impl FillClient {
     }
 }
 
+/// Clients that together create `inodes` files.
+pub(crate) fn fill_tasks(cluster: &Cluster, clients: u32, inodes: u64) -> Vec<Task> {
+    let share = |number: u32| {
+        let more = u64::from(u64::from(number) < inodes % u64::from(clients));
+        inodes / u64::from(clients) + more
+    };
+    let task = |number| FillClient { cluster: cluster.clone(), number, inodes: share(number) };
+    (0..clients).map(|number| Task::Fill(task(number))).collect()
+}
+
 /// Measures the memory of a server.
 pub(crate) fn run(common: &Common, inodes: u64) -> Result<Report, BenchError> {
     if inodes == 0 {
@@ -71,13 +81,7 @@ pub(crate) fn run(common: &Common, inodes: u64) -> Result<Report, BenchError> {
     let (node, cluster) = Cluster::start(&work, targets)?;
     std::thread::sleep(REST);
     let at_rest = resident(node.id(), "VmRSS:")?;
-    let share = |number: u32| {
-        let more = u64::from(u64::from(number) < inodes % u64::from(common.clients));
-        inodes / u64::from(common.clients) + more
-    };
-    let task = |number| FillClient { cluster: cluster.clone(), number, inodes: share(number) };
-    let tasks = (0..common.clients).map(|number| Task::Fill(task(number))).collect();
-    let mut clients = start_clients("client", tasks)?;
+    let mut clients = start_clients("client", fill_tasks(&cluster, common.clients, inodes))?;
     let connected = resident(node.id(), "VmRSS:")?;
     let measures = run_phase(&mut clients, Phase::Create)?;
     for client in clients {
@@ -99,7 +103,7 @@ pub(crate) fn run(common: &Common, inodes: u64) -> Result<Report, BenchError> {
 }
 
 /// Resident memory of a process in bytes, now or at its highest.
-fn resident(process: u32, field: &str) -> Result<u64, BenchError> {
+pub(crate) fn resident(process: u32, field: &str) -> Result<u64, BenchError> {
     let path = format!("/proc/{process}/status");
     let text = std::fs::read_to_string(&path).context(format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));

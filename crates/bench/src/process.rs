@@ -23,6 +23,7 @@ use crate::echo::EchoClient;
 use crate::error::{BenchError, Context};
 use crate::memory::FillClient;
 use crate::metadata::MetadataClient;
+use crate::recovery::ProbeClient;
 use crate::suite::{CopyClient, Order, SuiteClient};
 use crate::timing::Measure;
 
@@ -92,6 +93,8 @@ pub(crate) enum Task {
     Bulk(BulkClient),
     /// Create many files.
     Fill(FillClient),
+    /// Create and look up, and find the longest call.
+    Probe(ProbeClient),
     /// Serve a mount of a cluster.
     Mount(MountTask),
     /// Copy memory.
@@ -355,6 +358,7 @@ fn try_child() -> Result<(), BenchError> {
         Task::Metadata(client) => client.run(&parent),
         Task::Bulk(client) => client.run(&parent),
         Task::Fill(client) => client.run(&parent),
+        Task::Probe(client) => client.run(&parent),
         Task::Mount(mount) => mount.run(&parent),
         Task::Copy(client) => client.run(&parent),
         Task::Suite(client) => client.run(&parent),

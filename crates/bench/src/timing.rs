@@ -22,6 +22,9 @@ pub(crate) struct Measure {
     pub(crate) median_ns: u32,
     /// What one in a hundred operations exceeds, in nanoseconds.
     pub(crate) slowest_percent_ns: u32,
+    /// The longest operation, in nanoseconds.
+    #[serde(default)]
+    pub(crate) longest_ns: u32,
     /// Of what was searched through, what was searched for.
     pub(crate) matches: u64,
 }
@@ -68,6 +71,7 @@ impl Recorder {
             end_ns,
             median_ns: at(50),
             slowest_percent_ns: at(99),
+            longest_ns: self.durations_ns.last().copied().unwrap_or(0),
             matches: 0,
         }
     }
