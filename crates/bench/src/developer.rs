@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::error::BenchError;
 use crate::report::Report;
-use crate::{bulk, echo, memory, metadata, process, recovery};
+use crate::scale::ScaleOptions;
+use crate::{bulk, echo, memory, metadata, process, recovery, scale};
 
 /// Measures RingFS beside bare loops over the same sockets and files.
 #[derive(Parser)]
@@ -49,6 +50,8 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         inodes: u64,
     },
+    /// What the placement allows on large clusters, given what one target and one node can do.
+    Scale(ScaleOptions),
     /// What this program does as a child of itself; the task comes on standard input.
     #[command(name = process::CHILD_COMMAND, hide = true)]
     Child,
@@ -113,6 +116,7 @@ pub fn run_program() -> ExitCode {
         Command::Recovery { common, inodes } => {
             (checked(&common, || recovery::run(&common, inodes)), common.json)
         }
+        Command::Scale(options) => (scale::run(&options), options.json),
     };
     match result {
         Ok(report) => {

@@ -24,6 +24,7 @@ mod metadata;
 mod process;
 mod recovery;
 mod report;
+mod scale;
 pub mod suite;
 mod timing;
 
