@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::disk_protocol::{self as protocol, Request};
@@ -39,9 +39,24 @@ pub struct Manner {
 /// A disk, mounted with ext4 on it.
 #[derive(Debug)]
 pub struct FaultyDisk {
-    shared: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
     folder: PathBuf,
     device: Option<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    power: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Power {
+    On,
+    /// Nothing is answered, as if the machine had stopped.
+    Lost,
+    /// Everything fails, so that those who wait for an answer can end.
+    Off,
 }
 
 #[derive(Debug)]
@@ -54,6 +69,7 @@ struct State {
     pending: Vec<(usize, Vec<u8>)>,
     flushes: u64,
     manner: Manner,
+    power: Power,
 }
 
 /// What a disk holds without power.
@@ -78,17 +94,19 @@ impl FaultyDisk {
         std::fs::create_dir_all(&below)?;
         std::fs::create_dir_all(&top)?;
         let is_new = image.0.iter().all(|byte| *byte == 0);
-        let shared = Arc::new(Mutex::new(State {
+        let state = Mutex::new(State {
             current: image.0.clone(),
             durable: image.0,
             pending: Vec::new(),
             flushes: 0,
             manner: Manner::default(),
-        }));
+            power: Power::On,
+        });
+        let shared = Arc::new(Shared { state, power: Condvar::new() });
         let channel = mount_below(&below)?;
-        let state = Arc::clone(&shared);
+        let served = Arc::clone(&shared);
         // It ends when nobody uses the disk any longer, which may be later than this value.
-        std::thread::spawn(move || serve(channel, &state));
+        std::thread::spawn(move || serve(channel, &served));
         let mut disk = Self { shared, folder: folder.to_owned(), device: None };
         let file = below.join(protocol::FILE_NAME);
         let device = run("losetup", &["--find", "--show", &file.to_string_lossy()])?;
@@ -117,10 +135,12 @@ impl FaultyDisk {
     }
 
     /// Power is lost at this moment: returns what a disk may hold after it, by the dice, and the
-    /// moment. What is served later happens to nobody.
+    /// moment. Nothing is answered any more, so that nobody acknowledges what is lost, until
+    /// [`FaultyDisk::turn_off`].
     pub fn cut(&self, random: &mut Random) -> (Image, Instant) {
         let moment = Instant::now();
-        let state = self.state();
+        let state = &mut *self.state();
+        state.power = Power::Lost;
         let mut image = state.durable.clone();
         let chosen = random.below(4);
         for (offset, bytes) in &state.pending {
@@ -141,13 +161,21 @@ impl FaultyDisk {
         (Image(image), moment)
     }
 
+    /// Lets everybody who waits for an answer fail.
+    pub fn turn_off(&self) {
+        self.state().power = Power::Off;
+        self.shared.power.notify_all();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 
     /// Takes the disk away, whoever uses it.
     fn eject(&mut self) {
-        self.set_manner(Manner::default());
+        if self.state().power == Power::Lost {
+            self.turn_off();
+        }
         // What fails here was never there, or is told by what is made next.
         let unmount = |place: PathBuf| run("umount", &["--lazy", &place.to_string_lossy()]);
         let _ = unmount(self.path());
@@ -189,7 +217,7 @@ fn mount_below(place: &Path) -> io::Result<File> {
 }
 
 /// Answers the kernel until the file system is unmounted.
-fn serve(mut channel: File, state: &Mutex<State>) {
+fn serve(mut channel: File, shared: &Shared) {
     let mut buffer = vec![0; REQUEST_BYTES_MAX];
     loop {
         let len = match channel.read(&mut buffer) {
@@ -200,7 +228,7 @@ fn serve(mut channel: File, state: &Mutex<State>) {
             Err(_) => return,
         };
         let Some((head, request)) = protocol::decode(&buffer[..len]) else { continue };
-        let answer = answer(&request, state);
+        let answer = answer(&request, shared);
         if let Some(reply) = protocol::encode(&head, &answer) {
             // It fails if nobody waits for it any longer.
             let _ = channel.write(&reply);
@@ -208,14 +236,27 @@ fn serve(mut channel: File, state: &Mutex<State>) {
     }
 }
 
-fn answer(request: &Request<'_>, state: &Mutex<State>) -> protocol::Answer {
-    use protocol::Answer;
-    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
-    let pause = |manner: Manner| {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as long as a write or flush has to; nothing if it must not be carried out.
+    fn admit(&self) -> Option<MutexGuard<'_, State>> {
+        let manner = self.lock().manner;
         if !manner.delay.is_zero() {
             std::thread::sleep(manner.delay);
         }
-    };
+        let is_silent = |state: &mut State| state.power == Power::Lost;
+        let state = self.power.wait_while(self.lock(), is_silent);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        (state.power == Power::On && !state.manner.refuses).then_some(state)
+    }
+}
+
+fn answer(request: &Request<'_>, shared: &Shared) -> protocol::Answer {
+    use protocol::Answer;
+    let lock = || shared.lock();
     match request {
         Request::Read { offset, len } => {
             let state = lock();
@@ -223,11 +264,9 @@ fn answer(request: &Request<'_>, state: &Mutex<State>) -> protocol::Answer {
             Answer::Bytes(state.current.get(*offset..end).unwrap_or_default().to_vec())
         }
         Request::Write { offset, bytes } => {
-            let manner = lock().manner;
-            pause(manner);
-            let mut state = lock();
+            let Some(mut state) = shared.admit() else { return Answer::Error(protocol::EIO) };
             let end = offset.saturating_add(bytes.len());
-            if manner.refuses || end > state.current.len() {
+            if end > state.current.len() {
                 return Answer::Error(protocol::EIO);
             }
             state.current[*offset..end].copy_from_slice(bytes);
@@ -235,14 +274,10 @@ fn answer(request: &Request<'_>, state: &Mutex<State>) -> protocol::Answer {
             Answer::Written(bytes.len())
         }
         Request::Flush => {
-            let manner = lock().manner;
-            pause(manner);
-            if manner.refuses {
-                return Answer::Error(protocol::EIO);
-            }
-            let state = &mut *lock();
+            let Some(mut state) = shared.admit() else { return Answer::Error(protocol::EIO) };
+            let state = &mut *state;
             state.flushes += 1;
-            if !manner.lies {
+            if !state.manner.lies {
                 for (offset, bytes) in state.pending.drain(..) {
                     state.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
                 }

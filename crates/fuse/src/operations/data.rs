@@ -81,6 +81,10 @@ impl Worker {
             file.write(arguments.offset, data).await
         }
         .map_err(gone_is_stale)?;
+        // The kernel leaves this to whoever serves writes that pass the page cache.
+        if arguments.flags & open::DATA_SYNC != 0 {
+            file.sync().await.map_err(gone_is_stale)?;
+        }
         Ok(Reply::of(&WriteOut { size: arguments.size, padding: 0 }).into())
     }
 

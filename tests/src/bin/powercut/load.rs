@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ringfs_tests::random::Random;
 use ringfs_tests::random_bytes;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::pieces::{self, BLOCK_BYTES};
@@ -318,9 +319,10 @@ impl Writer for Names {
     }
 }
 
-/// Appends to one file, and syncs it now and then.
+/// Appends to one file, and syncs it now and then; or has the system sync each record.
 pub(crate) struct Appends {
     syncs: Syncs,
+    each: OFlags,
     random: Random,
     file: Option<File>,
     written: Vec<u8>,
@@ -328,8 +330,9 @@ pub(crate) struct Appends {
 }
 
 impl Appends {
-    pub(crate) fn new(random: Random, syncs: Syncs) -> Self {
-        Self { syncs, random, file: None, written: Vec::new(), promised: Vec::new() }
+    pub(crate) fn new(random: Random, syncs: Syncs, each: OFlags) -> Self {
+        let (written, promised) = (Vec::new(), Vec::new());
+        Self { syncs, each, random, file: None, written, promised }
     }
 }
 
@@ -338,7 +341,8 @@ impl Writer for Appends {
         self.written.clear();
         self.promised.clear();
         let path = directory.join("log");
-        let file = File::options().append(true).create_new(true).open(path)?;
+        let flags = self.each.bits().cast_signed();
+        let file = File::options().append(true).create_new(true).custom_flags(flags).open(path)?;
         self.syncs.file(&file)?;
         self.syncs.directory(directory)?;
         self.promised.push((Instant::now(), 0));
@@ -356,7 +360,11 @@ impl Writer for Appends {
         let len = 1 + self.random.below(RECORD_BYTES_MAX);
         let record = random_bytes(self.written.len() as u64, len);
         self.written.extend(&record);
-        file.write_all(&record)
+        file.write_all(&record)?;
+        if !self.each.is_empty() {
+            self.promised.push((Instant::now(), self.written.len()));
+        }
+        Ok(())
     }
 
     fn verify(&self, directory: &Path, moment: Instant) -> Result<(), String> {

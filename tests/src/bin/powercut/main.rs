@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use ringfs_tests::random::Random;
 use ringfs_tests::{FaultyDisk, Image, Sandbox, wait_until};
+use rustix::fs::OFlags;
 
 use crate::load::{Syncs, Writer};
 
@@ -134,7 +135,9 @@ impl<'a> Machine<'a> {
             ("more files", Box::new(load::Files::new(dice(2), syncs))),
             ("blocks", Box::new(load::Blocks::new(dice(3), syncs))),
             ("names", Box::new(load::Names::new(dice(4), syncs))),
-            ("appends", Box::new(load::Appends::new(dice(5), syncs))),
+            ("appends", Box::new(load::Appends::new(dice(5), syncs, OFlags::empty()))),
+            ("O_SYNC", Box::new(load::Appends::new(dice(6), syncs, OFlags::SYNC))),
+            ("O_DSYNC", Box::new(load::Appends::new(dice(7), syncs, OFlags::DSYNC))),
             ("order", Box::new(load::Order::new())),
         ];
         let mut machine = Self { options, sandbox, disk: None, root, random: dice(0), writers };
@@ -213,6 +216,7 @@ impl<'a> Machine<'a> {
         let (image, moment) = disk.cut(&mut self.random);
         self.sandbox.kill(&pids);
         stop.store(true, Ordering::SeqCst);
+        disk.turn_off();
         for pid in pids.iter().flatten() {
             let program = format!("/proc/{pid}/exe");
             wait_until("the end of a killed process", || fs::read_link(&program).is_err());
