@@ -143,6 +143,36 @@ fn a_node_serves_although_its_log_cannot_be_written() {
 }
 
 #[test]
+fn a_node_with_few_descriptors_serves_many_files() {
+    const FILES: usize = 120;
+    let sandbox = Sandbox::new();
+    let up = sandbox.command(["up", "--targets", "1"]);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=64").arg(up.get_program()).args(up.get_args());
+    for (name, value) in up.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let output = limited.output().expect("util-linux is there");
+    assert!(output.status.success(), "{output:?}");
+    // Each reaches beyond the head, and so has a local file of its own.
+    let (folder, copy) = (sandbox.path("folder"), sandbox.path("copy"));
+    std::fs::create_dir(&folder).unwrap();
+    for index in 0..FILES {
+        std::fs::write(folder.join(index.to_string()), vec![index as u8; 100_000]).unwrap();
+    }
+    sandbox.ok(["put", "--sync", folder.to_str().unwrap(), "/"]);
+    sandbox.ok(["get", "/folder", copy.to_str().unwrap()]);
+    for index in 0..FILES {
+        let found = std::fs::read(copy.join(index.to_string())).unwrap();
+        assert!(found == vec![index as u8; 100_000], "{index}");
+    }
+    assert_eq!(sandbox.status("ringfs")["health"], "ok");
+}
+
+#[test]
 fn logs_tell_which_node_said_what() {
     let sandbox = Sandbox::new();
     sandbox.ok(["up", "--nodes", "2", "--targets", "1"]);

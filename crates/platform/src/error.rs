@@ -129,6 +129,11 @@ impl StorageError {
         }
     }
 
+    /// Whether the process, or the machine, has as many files open as it may.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, StorageError::IoError(libc::EMFILE | libc::ENFILE, _))
+    }
+
     /// What was being done when it failed.
     pub fn context(&self) -> &FailureContext {
         match self {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use lru::LruCache;
-use ringfs_platform::{Buffer, Disk, OpenFlags, Slice, StorageError};
+use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
 use ringfs_wire::{HEAD_SIZE, InodeNumber};
 
 use crate::log::FILE_MODE;
@@ -122,11 +122,39 @@ impl Chunks {
         self.segments.borrow().get(&inode).is_some_and(|runs| runs.contains(&run))
     }
 
+    /// Carries out what opens a file for a moment or longer, at the cost of segments that are open
+    /// and not in use, if there are no descriptors left.
+    async fn with_descriptor<T>(
+        &self,
+        open: impl AsyncFn() -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        loop {
+            match open().await {
+                Err(error) if error.is_out_of_descriptors() && self.close_idle() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Closes the segment that was not in use for longest; whether there was one.
+    fn close_idle(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let idle = open.iter().rev().find(|(_, segment)| Rc::strong_count(segment) == 1);
+        let idle = idle.map(|(key, _)| *key);
+        idle.is_some_and(|key| open.pop(&key).is_some())
+    }
+
+    async fn open_file(&self, key: Key, flags: OpenFlags) -> Result<FileHandle, StorageError> {
+        let path = self.path(key);
+        let mode = if flags.create { FILE_MODE } else { 0 };
+        self.with_descriptor(async || self.disk.open(&path, flags, mode).await).await
+    }
+
     async fn segment(&self, key: Key) -> Result<Rc<Segment>, StorageError> {
         if let Some(segment) = self.open.borrow_mut().get(&key) {
             return Ok(segment.clone());
         }
-        let file = self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await?;
+        let file = self.open_file(key, OpenFlags::READ_WRITE).await?;
         Ok(self.keep_open(key, Segment::found(file)))
     }
 
@@ -150,11 +178,10 @@ impl Chunks {
                 Ok(()) | Err(StorageError::AlreadyExists(_)) => {}
                 Err(error) => return Err(error),
             }
-            self.disk.sync_directory(&self.root).await?;
+            self.with_descriptor(async || self.disk.sync_directory(&self.root).await).await?;
             self.directories.borrow_mut().insert(shard);
         }
-        let flags = OpenFlags::CREATE;
-        let file = self.disk.open(&self.path(key), flags, FILE_MODE).await?;
+        let file = self.open_file(key, OpenFlags::CREATE).await?;
         self.segments.borrow_mut().entry(key.0).or_default().insert(key.1);
         self.mark_directory(shard);
         Ok(self.keep_open(key, Segment::new(file)))
@@ -355,7 +382,7 @@ impl Chunks {
         let cached = self.open.borrow_mut().get(&key).cloned();
         let segment = match cached {
             Some(segment) => segment,
-            None => match self.disk.open(&self.path(key), OpenFlags::READ_WRITE, 0).await {
+            None => match self.open_file(key, OpenFlags::READ_WRITE).await {
                 Ok(file) => Rc::new(Segment::found(file)),
                 // A cut removed it meanwhile.
                 Err(StorageError::NotFound(_)) if !self.exists(key) => return Ok(()),
@@ -372,7 +399,8 @@ impl Chunks {
 
     async fn sync_directory(&self, shard: u8, change: u64) -> Result<(), StorageError> {
         if self.directories.borrow().contains(&shard) {
-            self.disk.sync_directory(&self.directory(shard)).await?;
+            let directory = self.directory(shard);
+            self.with_descriptor(async || self.disk.sync_directory(&directory).await).await?;
         }
         let mut dirty = self.dirty.borrow_mut();
         if dirty.directories.get(&shard) == Some(&change) {

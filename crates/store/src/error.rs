@@ -66,6 +66,8 @@ impl StoreError {
             Self::Invalid(_) => Status::Failed(Errno::EINVAL),
             Self::Failed(_) | Self::Damaged { .. } | Self::Closed => Status::TargetFailed,
             Self::WrongStore { .. } | Self::Locked(_) => Status::Failed(Errno::EIO),
+            // Files that are in use now are closed soon.
+            Self::Storage(error) if error.is_out_of_descriptors() => Status::Busy,
             Self::Storage(error) => Status::Failed(Errno(error.errno())),
         }
     }

@@ -203,12 +203,15 @@ impl Engine {
     }
 
     /// Turns an error of the local disk into what the caller is told: a full disk changes
-    /// nothing, a missing file concerns its users, any other error stops the store.
+    /// nothing, a missing file concerns its users, files in use are closed soon; any other error
+    /// stops the store.
     pub(crate) fn disk_error(&self, error: StorageError) -> StoreError {
         match error {
             StorageError::NoSpace(_) => StoreError::NoSpace,
             // A segment that was taken away: whoever needs it is told, the others go on.
             error @ StorageError::NotFound(_) => StoreError::Storage(error),
+            // Nothing was opened, so nothing has changed.
+            error if error.is_out_of_descriptors() => StoreError::Storage(error),
             error => self.log.fail(error),
         }
     }

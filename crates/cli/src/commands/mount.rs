@@ -99,6 +99,7 @@ impl MountArguments {
             tracing::debug!("not permitted to become an I/O flusher");
         }
         service::ignore_hangup()?;
+        service::raise_descriptor_limit();
         let signals = service::listen_for_signals()?;
         run_on_platform(environment, async |platform| {
             self.check(&platform, found, place).await?;

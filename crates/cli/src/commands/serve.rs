@@ -69,13 +69,18 @@ async fn serve(
     listen: Option<Address>,
     signals: MailboxReceiver<i32>,
 ) -> Result<(), CliError> {
-    let options = NodeOptions::new(
+    let mut options = NodeOptions::new(
         id,
         found.settings.map.clone(),
         found.directory.key()?,
         found.directory.node(id),
         listen.unwrap_or_else(|| found.settings.address(id)),
     );
+    // The other half is for connections, and for what is opened for a moment.
+    let targets = found.settings.map.targets_of(id).count().max(1);
+    let share = service::raise_descriptor_limit() / 2 / targets as u64;
+    let share = usize::try_from(share).unwrap_or(usize::MAX);
+    options.store.open_segments = options.store.open_segments.min(share);
     let running = ringfs_server::start(platform, options)
         .await
         .map_err(|error| CliError::failed(format!("node {id} cannot start: {error}")))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ringfs_platform::{MailboxReceiver, mailbox};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -38,6 +39,14 @@ pub(crate) fn start_log() {
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+/// Lets this process open as many files as the system allows; returns how many.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let most = getrlimit(Resource::Nofile).maximum;
+    // Refused only where the limit is higher already.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// A mailbox that receives SIGTERM and SIGINT. The second one ends the process at once.
