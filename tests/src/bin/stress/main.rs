@@ -21,7 +21,6 @@ mod blocks;
 mod bytes;
 mod exclusion;
 mod logs;
-mod mapper;
 mod names;
 mod oracle;
 mod probe;
@@ -36,8 +35,6 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
-
-use ringfs_tests::random;
 
 use crate::oracle::Clock;
 use crate::watch::Tally;

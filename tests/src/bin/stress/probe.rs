@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags, XattrFlags};
 use rustix::fs::{fallocate, flock, fsetxattr, renameat_with};
 
+use ringfs_tests::Mapper;
+
 use crate::blocks::write_direct;
-use crate::mapper::Mapper;
 use crate::world::Abilities;
 
 const PROBE_LENGTH: u64 = 8192;

@@ -11,14 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ringfs_tests::Mapper;
+use ringfs_tests::random::Random;
+
 use crate::attributes::Attributes;
 use crate::blocks::Blocks;
 use crate::exclusion::Exclusion;
 use crate::logs::Logs;
-use crate::mapper::Mapper;
 use crate::names::{Held, Names};
 use crate::oracle::{By, Clock, Legal, Window};
-use crate::random::Random;
 use crate::texts::Texts;
 
 /// One of the two mounts.

@@ -1,0 +1,85 @@
+//! What a step does to attributes: of all files and directories that it names, before and after.
+//!
+//! Times are compared by whether they moved, not by what they are. An access time may be told late
+//! (docs/semantics.md, "Access times"), but never moves where the rule forbids it.
+
+use std::fmt;
+
+use rustix::fs::Stat;
+
+use crate::side::{Side, describe};
+use crate::step::{On, Step};
+
+/// What is watched while a step runs.
+pub(crate) fn targets(step: &Step) -> Vec<On> {
+    let mut targets = Vec::new();
+    for path in step.call.paths() {
+        let path = path.trim_end_matches('/');
+        let parent = path.rsplit_once('/').map_or(".", |(parent, _)| parent);
+        targets.extend([On::Itself(path.to_owned()), On::Path(parent.to_owned())]);
+    }
+    targets.extend(step.call.slots().into_iter().map(On::Slot));
+    targets
+}
+
+/// All that is told about each target.
+pub(crate) fn look(side: &Side, mount: usize, targets: &[On]) -> Vec<Option<Stat>> {
+    targets.iter().map(|target| side.stat(mount, target).ok()).collect()
+}
+
+/// What became of a target.
+#[derive(Clone, Debug)]
+pub(crate) struct Fate {
+    described: String,
+    /// Which times moved; not known of what was not there before. A file system may give the number of
+    /// an inode that has just gone to the next one.
+    moved: Option<&'static str>,
+    accessed: bool,
+    /// Whether reading had to move the access time.
+    was_due: bool,
+}
+
+impl Fate {
+    /// What became of a target that was one thing before and is one after.
+    pub(crate) fn new(before: Option<&Stat>, after: Option<&Stat>) -> Self {
+        let described = after.map_or_else(|| "not there".to_owned(), describe);
+        let same = before.zip(after).filter(|(before, after)| before.st_ino == after.st_ino);
+        let moved = same.map(|(before, after)| {
+            let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+            let changed = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec);
+            match (modified(before) == modified(after), changed(before) == changed(after)) {
+                (true, true) => "no time moved",
+                (true, false) => "change time moved",
+                (false, true) => "modification time moved",
+                (false, false) => "both times moved",
+            }
+        });
+        let accessed = |stat: &Stat| (stat.st_atime, stat.st_atime_nsec);
+        let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        let changed = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec);
+        let is_due = |stat: &Stat| accessed(stat) <= modified(stat).max(changed(stat));
+        Self {
+            described,
+            moved,
+            accessed: same.is_some_and(|(before, after)| accessed(before) != accessed(after)),
+            was_due: before.is_none_or(is_due),
+        }
+    }
+
+    /// Whether the other can have come of the same step.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        let both = self.moved.zip(other.moved);
+        let may_move = self.accessed || self.was_due;
+        self.described == other.described
+            && both.is_none_or(|(one, other)| one == other)
+            && (may_move || !other.accessed)
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moved = self.moved.unwrap_or("another one than before");
+        let accessed = if self.accessed { ", access time moved" } else { "" };
+        write!(out, "{}, {moved}{accessed}", self.described)
+    }
+}
