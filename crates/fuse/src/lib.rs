@@ -10,6 +10,7 @@
 //! it. Deliberately absent: write-behind (the kernel's writeback cache is not used, so a
 //! successful `write` is at the servers) and permission checks (the kernel does them).
 #![forbid(unsafe_code)]
+#![allow(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`")]
 
 mod abi;
 mod connection;
@@ -26,3 +27,13 @@ mod worker;
 
 pub use error::MountError;
 pub use mounted::{MountOptions, Mounted, mount};
+
+/// Decodes `bytes` as a request of the kernel, for fuzzing.
+#[cfg(fuzzing)]
+pub fn decode_any(bytes: &[u8]) {
+    if let Ok(abi::Request { operation: abi::Operation::Write { data, .. }, .. }) =
+        abi::Request::decode(bytes)
+    {
+        assert!(data.end <= bytes.len(), "the data of a write lies in its request");
+    }
+}

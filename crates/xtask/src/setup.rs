@@ -79,14 +79,21 @@ pub(crate) fn install_suites() -> Outcome {
     Ok(())
 }
 
-/// Fuzz one target for a while; what it finds stays in fuzz/artifacts.
+/// Fuzz one target for a while; what it finds stays in fuzz/artifacts. It starts from the inputs in
+/// fuzz/corpus, which stay as they are; interesting ones go to fuzz/target.
 pub(crate) fn fuzz(target: &str, seconds: u64) -> Outcome {
     run()?;
     install(&FUZZER)?;
+    let found = command::root().join("fuzz/target/corpus").join(target);
+    std::fs::create_dir_all(&found)
+        .map_err(|error| Failure::Unreadable(format!("{}: {error}", found.display())))?;
+    let known = command::root().join("fuzz/corpus").join(target);
     let minutes = FUZZ_BUILD_MINUTES + seconds.div_ceil(60);
     command::run(
         command::cargo(minutes)
-            .args(["fuzz", "run", target, "--", &format!("-max_total_time={seconds}")])
+            .args(["fuzz", "run", target])
+            .args([&found, &known])
+            .args(["--", &format!("-max_total_time={seconds}"), "-timeout=10"])
             // The sanitizer's flags are unstable; this way the product's own compiler takes them.
             .env("RUSTC_BOOTSTRAP", "1"),
     )
