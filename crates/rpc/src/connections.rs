@@ -33,6 +33,9 @@ pub const BULK_IN_FLIGHT_MAX: usize = 64 << 20;
 #[derive(Clone, Default)]
 pub struct Connections {
     sessions: Rc<RefCell<BTreeMap<SessionId, Session>>>,
+    /// A deliberate defect: older connections of a session go on beside newer ones.
+    #[cfg(feature = "mutations")]
+    keeps_old: Rc<Cell<bool>>,
 }
 
 /// Present while a session has a connection or a data request running.
@@ -57,6 +60,20 @@ impl Connections {
     /// No connections yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Switches a deliberate defect on: older connections of a session go on beside newer ones.
+    #[cfg(feature = "mutations")]
+    pub fn keep_old(&self) {
+        self.keeps_old.set(true);
+    }
+
+    /// Whether older connections go on: never, but for a deliberate defect.
+    fn keeps_old(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        return self.keeps_old.get();
+        #[cfg(not(feature = "mutations"))]
+        false
     }
 
     /// Serves a greeted connection until it ends or a newer one of its session takes its place.
@@ -117,7 +134,9 @@ impl Connections {
         }
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.entry(connection.session).or_default();
-        if let Some(older) = session.current.replace(connection.clone()) {
+        if let Some(older) = session.current.replace(connection.clone())
+            && !self.keeps_old()
+        {
             older.close();
         }
     }
@@ -141,7 +160,7 @@ impl Connections {
             let sessions = self.sessions.borrow();
             sessions.get(&connection.session).is_some_and(|session| session.data_running > 0)
         };
-        while !connection.closed.get() && running() {
+        while !connection.closed.get() && running() && !self.keeps_old() {
             connection.bell.heard().await;
         }
     }

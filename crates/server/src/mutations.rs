@@ -59,8 +59,8 @@ pub struct Mutations {
     pub answer_cut_early: bool,
     /// Let appends to one file run beside one another.
     pub unserialised_appends: bool,
-    /// Carry out requests that a later one of their slot has overtaken.
-    pub run_overtaken: bool,
+    /// Go on with connections of a session that a newer one has replaced.
+    pub keep_old_connections: bool,
     /// Remove unlinked files that are open.
     pub drop_open_files: bool,
     /// Wait for no session after a restart.

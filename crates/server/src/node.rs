@@ -20,6 +20,7 @@ use ringfs_store::{Store, StoreOptions};
 use ringfs_wire::{FilePermissions, InodeNumber, NodeId, SessionId, TargetId};
 
 use crate::ServerError;
+use crate::mutations::is_defective;
 use crate::target::{Parts, Target};
 
 /// Connections on their way to a target.
@@ -243,6 +244,10 @@ async fn run_shard(
     };
     let _ = ready.send(Ok(())).await;
     let connections = Rc::new(Connections::new());
+    if is_defective!(target, keep_old_connections) {
+        #[cfg(feature = "mutations")]
+        connections.keep_old();
+    }
     while let Some(message) = inbox.receive().await {
         let greeted = match message {
             ToShard::Open => {

@@ -143,7 +143,9 @@ impl Target {
         self.resume_cuts();
         let target = self.shared();
         self.platform.spawn(async move {
-            target.platform.sleep(SESSION_LIFETIME).await;
+            if !is_defective!(target, no_grace) {
+                target.platform.sleep(SESSION_LIFETIME).await;
+            }
             target.reap_nameless();
         });
     }
@@ -241,10 +243,7 @@ impl Target {
             return Err(Status::Malformed);
         }
         let Some(_running) = self.sessions.run(session, slot).await else {
-            return match is_defective!(self, run_overtaken) {
-                true => self.mutation(call, Caller { session, slot, sequence }).await,
-                false => Err(Status::Busy),
-            };
+            return Err(Status::Busy);
         };
         let stored = self.stored_reply(session, slot);
         match stored {

@@ -11,6 +11,9 @@ use crate::door::{Door, Trouble};
 use crate::operation::{Event, Operation, Outcome, Reply};
 use crate::workload::{Knowledge, Swarm};
 
+/// Longest pauses between two operations of a client; some outlast leases.
+const PAUSES_MS: [u64; 3] = [10, 1_000, 15_000];
+
 /// What the clients of a run share.
 pub(crate) struct Shared {
     pub(crate) simulation: Simulation,
@@ -97,6 +100,7 @@ impl Actor {
     /// A few operations of the seed's mix.
     pub(crate) async fn run_script(self: Rc<Self>, shared: Rc<Shared>, len: u64) {
         for _ in 0..len {
+            self.pause(&shared).await;
             if shared.is_stopping.get() {
                 break;
             }
@@ -113,6 +117,16 @@ impl Actor {
             }
         }
         self.is_busy.set(false);
+    }
+
+    /// Waits a while, perhaps: most calls come at once.
+    async fn pause(&self, shared: &Shared) {
+        let rng = &shared.rng;
+        if rng.chance(shared.swarm.pause) {
+            let longest = PAUSES_MS[rng.below(PAUSES_MS.len() as u64) as usize];
+            let platform = shared.simulation.platform(self.node.get());
+            platform.sleep(Duration::from_millis(rng.below(longest))).await;
+        }
     }
 
     /// Carries out one operation and writes it down.

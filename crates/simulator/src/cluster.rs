@@ -18,10 +18,6 @@ use crate::actor::Shared;
 use crate::mutation::Mutation;
 use crate::workload::Swarm;
 
-/// Small enough that log files fill, snapshots are taken and old logs go within a run.
-const LOG_SEGMENT_BYTES: u64 = 64 << 10;
-/// Log bytes between two snapshots.
-const SNAPSHOT_AFTER_BYTES: u64 = 96 << 10;
 /// Few enough that descriptors are closed and opened again.
 const OPEN_SEGMENTS: usize = 4;
 /// Bits of the arc table: enough for a handful of targets, and quick to build for every seed.
@@ -51,6 +47,8 @@ pub(crate) struct Cluster {
     /// Why a server could not start.
     pub(crate) failure: Rc<RefCell<Option<String>>>,
     mutation: Option<Mutation>,
+    /// Small enough that log files fill, snapshots are taken and old logs go within a run.
+    log_segment_bytes: u64,
 }
 
 impl Cluster {
@@ -77,6 +75,7 @@ impl Cluster {
             servers: servers.collect(),
             failure: Rc::default(),
             mutation,
+            log_segment_bytes: swarm.log_segment_bytes,
         }
     }
 
@@ -156,7 +155,7 @@ impl Cluster {
             key: self.key.clone(),
             directory: PathBuf::from("/data"),
             listen: address(node.0).parse().expect("the address is valid"),
-            store: store_options(),
+            store: store_options(self.log_segment_bytes),
             mutations: Default::default(),
         };
         if let Some(mutation) = self.mutation {
@@ -175,6 +174,8 @@ impl Cluster {
                 Ok(server) => {
                     is_up.set(true);
                     started_at.set(shared.simulation.now());
+                    // A task that held the world for good would keep it from ever being freed.
+                    drop(shared);
                     server.stopped().await;
                 }
                 // Started again once the disk is what it should be.
@@ -188,10 +189,10 @@ impl Cluster {
     }
 }
 
-fn store_options() -> StoreOptions {
+fn store_options(log_segment_bytes: u64) -> StoreOptions {
     StoreOptions {
-        log_segment_bytes: LOG_SEGMENT_BYTES,
-        snapshot_after_bytes: SNAPSHOT_AFTER_BYTES,
+        log_segment_bytes,
+        snapshot_after_bytes: log_segment_bytes / 2 * 3,
         open_segments: OPEN_SEGMENTS,
         ..StoreOptions::new(CLUSTER, TargetId::default())
     }

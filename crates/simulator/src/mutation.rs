@@ -28,8 +28,8 @@ pub enum Mutation {
     ForgetFailedSync,
     /// The reply of a finished mutation is not remembered
     ForgetReplySlot,
-    /// A request is carried out though a later one of its slot has overtaken it
-    RunOvertaken,
+    /// Connections that a client has replaced go on
+    KeepOldConnections,
     /// Two homes: nobody asks what became of what was prepared
     NeverAskOutcome,
     /// Two homes: what nobody knows of counts as committed
@@ -108,7 +108,7 @@ impl Mutation {
             Self::UnsyncedPrepare => "two homes: a prepare is durable",
             Self::ForgetFailedSync => "durability 5: a failed target stays failed",
             Self::ForgetReplySlot => "durability 6: exactly once, the reply slot",
-            Self::RunOvertaken => "durability 6: exactly once, overtaken requests",
+            Self::KeepOldConnections => "durability 6: exactly once, late frames",
             Self::NeverAskOutcome => "durability 7: nothing hangs; presumed abort",
             Self::PresumeCommit => "two homes: presumed abort",
             Self::ForgetPreparedLocks => "two homes: locks outlive a restart",
@@ -170,7 +170,7 @@ impl Mutation {
             Self::UnsyncedPrepare => node.unsynced_prepare = true,
             Self::ForgetFailedSync => store.forget_failed_sync = true,
             Self::ForgetReplySlot => node.forget_reply_slot = true,
-            Self::RunOvertaken => node.run_overtaken = true,
+            Self::KeepOldConnections => node.keep_old_connections = true,
             Self::NeverAskOutcome => node.never_ask_outcome = true,
             Self::PresumeCommit => node.presume_commit = true,
             Self::ForgetPreparedLocks => node.forget_prepared_locks = true,

@@ -31,9 +31,9 @@ use crate::operation::{Event, Operation, Outcome, Reply};
 use crate::strikes::PowerCut;
 use crate::workload::{Knowledge, Swarm};
 
-/// Longest that a call may take when the cluster is reachable at least half of the time: the
-/// deadline of operations and some for what the servers do on their own.
-const ROUND_LIMIT: Duration = Duration::from_secs(45);
+/// Longest that a script may take when the cluster is reachable: the deadline of an operation, some
+/// for what the servers do on their own, and the pauses between operations.
+const ROUND_LIMIT: Duration = Duration::from_secs(90);
 /// Longest that servers may take to come up in peace.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Longest that a walk of the whole tree may take in peace.

@@ -116,6 +116,9 @@ pub(crate) struct Swarm {
     pub(crate) rounds: u64,
     /// Operations of one client in one round, at most.
     pub(crate) script_len_max: u64,
+    /// Chance in a thousand that a client waits before an operation.
+    pub(crate) pause: u32,
+    pub(crate) log_segment_bytes: u64,
     pub(crate) faults: Faults,
     /// Chances in a thousand, per round.
     pub(crate) kill: u32,
@@ -158,9 +161,11 @@ impl Swarm {
             2 => (3, 1),
             _ => (2, 2),
         };
-        // Some seeds do little but contend for the data of a few files, or for their locks.
+        // Some seeds do little but contend for the data of a few files, for their locks, or for the
+        // names of a few directories.
         let ticket = rng.below(1_000);
         let (is_about_data, is_about_locks) = (ticket < 150, (150..230).contains(&ticket));
+        let is_about_names = (230..330).contains(&ticket);
         let weights = CHOICES.map(|(choice, usual)| match choice {
             Choice::Create | Choice::Open if is_about_data => (choice, 2 * usual),
             Choice::Write | Choice::Truncate if is_about_data => (choice, 40),
@@ -169,7 +174,11 @@ impl Swarm {
             Choice::Create | Choice::Open if is_about_locks => (choice, 2 * usual),
             Choice::Lock | Choice::Unlock if is_about_locks => (choice, 40),
             Choice::Close if is_about_locks => (choice, usual),
-            _ if is_about_data || is_about_locks => (choice, 0),
+            Choice::MakeDirectory | Choice::RemoveDirectory if is_about_names => (choice, 30),
+            Choice::Rename if is_about_names => (choice, 40),
+            Choice::Create | Choice::Unlink | Choice::Lookup if is_about_names => (choice, usual),
+            Choice::ReadDirectory | Choice::CreateNameless if is_about_names => (choice, usual),
+            _ if is_about_data || is_about_locks || is_about_names => (choice, 0),
             _ => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
         });
         let faults = Faults {
@@ -203,6 +212,8 @@ impl Swarm {
             chunk_size: (64 << 10) << rng.below(2),
             rounds: 10 + rng.below(15),
             script_len_max: 1 + rng.below(3),
+            pause: sometimes(300, 500),
+            log_segment_bytes: (16 << 10) << rng.below(3),
             faults,
             kill: sometimes(500, 300),
             power_cut: sometimes(400, 200),
@@ -216,7 +227,10 @@ impl Swarm {
             clock_jump: sometimes(300, 300),
             one_way: sometimes(500, 1_000),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
-            labels: if is_about_data || is_about_locks { 2 } else { 2 + rng.below(5) as u8 },
+            labels: match is_about_data || is_about_locks || is_about_names {
+                true => 2,
+                false => 2 + rng.below(5) as u8,
+            },
             weights: weights.to_vec(),
         }
     }
