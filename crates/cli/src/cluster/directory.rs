@@ -146,7 +146,9 @@ impl Directory {
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
         let opened = match options.open(&path) {
             // What runs on a disk that can no longer be written has to be stopped all the same.
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                File::open(&path).map_err(|_| error)
+            }
             opened => opened,
         };
         let file = opened.map_err(|error| CliError::local("write", &path, error))?;

@@ -32,8 +32,8 @@ use rustix::fs::OFlags;
 use crate::load::{Syncs, Writer};
 
 const USAGE: &str = "usage: powercut --rounds N [--seed S] [--seconds T] [--canary]";
-/// Size of the disk: logs of four targets, and as much again for data.
-const DISK_BYTES: usize = 640 << 20;
+/// Size of the disk: logs of four targets, which grow to some 100 MiB each, and data.
+const DISK_BYTES: usize = 896 << 20;
 const DEFAULT_SECONDS: u64 = 3;
 
 struct Options {
