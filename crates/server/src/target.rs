@@ -123,13 +123,15 @@ impl Target {
     /// when the door opens: before, no session could come back.
     pub(crate) fn resume(&self) {
         let now = self.platform.monotonic();
-        if !is_defective!(self, no_grace) {
-            self.grace_until.set(now + SESSION_LIFETIME);
-        }
         let sessions: Vec<_> = {
             let state = self.store.state();
             state.sessions.iter().map(|(session, known)| (*session, known.holder)).collect()
         };
+        // Sessions are logged before their clients know of them: where there is none, as after the
+        // first start, nobody comes back.
+        let nobody = sessions.is_empty() || is_defective!(self, no_grace);
+        let grace = if nobody { Duration::ZERO } else { SESSION_LIFETIME };
+        self.grace_until.set(now + grace);
         let awaited = sessions.iter().map(|(session, _)| *session);
         self.file_locks.await_sessions(awaited, now);
         for (session, holder) in sessions {
@@ -143,9 +145,7 @@ impl Target {
         self.resume_cuts();
         let target = self.shared();
         self.platform.spawn(async move {
-            if !is_defective!(target, no_grace) {
-                target.platform.sleep(SESSION_LIFETIME).await;
-            }
+            target.platform.sleep(grace).await;
             target.reap_nameless();
         });
     }

@@ -23,6 +23,8 @@ const SERVER: SimulatedNode = SimulatedNode(0);
 const CLIENT: SimulatedNode = SimulatedNode(1);
 /// Virtual time that a test may take.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long an inode may stay that nobody has a name or a use for.
+const REMOVAL_SECONDS_MAX: u32 = 5;
 
 /// A session with every target of the node.
 pub(crate) struct Session {
@@ -131,12 +133,16 @@ impl Session {
         }
     }
 
-    /// Waits, asking ever again, until an inode is gone. A node that has just started keeps for
-    /// some time what a session of its last life might still have open.
+    /// Waits, asking ever again, until an inode is gone. A node that has started for the first
+    /// time keeps nothing for sessions that might come back.
     pub(crate) async fn until_gone(&self, inode: InodeNumber) {
-        while self.attributes(inode).await != Err(Status::Failed(Errno::ENOENT)) {
+        for _ in 0..REMOVAL_SECONDS_MAX {
+            if self.attributes(inode).await == Err(Status::Failed(Errno::ENOENT)) {
+                return;
+            }
             self.platform.sleep(Duration::from_secs(1)).await;
         }
+        panic!("{inode:?} is still there");
     }
 
     /// What a name holds.
