@@ -8,7 +8,7 @@ mod error;
 mod state;
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 pub use error::FuseError;
@@ -141,6 +141,33 @@ impl FuseHandoff {
             #[cfg(feature = "sim")]
             _ => Err(io::Error::other("a channel cannot move between real and simulated")),
         }
+    }
+
+    /// Makes a further channel, not the first, one that blocks its thread.
+    pub fn block(self) -> io::Result<BlockingFuseChannel> {
+        match self.0 {
+            HandoffKind::Uring(handoff) => Ok(BlockingFuseChannel(handoff.block()?)),
+            #[cfg(feature = "sim")]
+            HandoffKind::Simulated(_) => Err(io::Error::other("nothing simulated blocks")),
+        }
+    }
+}
+
+/// A channel for a thread that has nothing else to wait for, and so needs no runtime.
+#[derive(Debug)]
+pub struct BlockingFuseChannel(uring::BlockingFuseChannel);
+
+impl BlockingFuseChannel {
+    /// Waits for the next request, puts it into `buffer` and gives its length; `None` once the
+    /// mount is gone. The buffer must be as large as for [`FuseChannel::receive`].
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.0.receive(buffer)
+    }
+
+    /// Answers a request that this channel received, with at most 1024 pieces, the out header
+    /// first. Answering a request that the kernel has given up is no error.
+    pub fn reply(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        self.0.reply(pieces)
     }
 }
 

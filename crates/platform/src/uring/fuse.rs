@@ -1,6 +1,6 @@
 //! A real mount: its descriptors, and the channels that shards serve.
 //!
-//! Invariant: every descriptor of the connection is non-blocking. Requests are fetched inline
+//! Invariant: every descriptor of the connection is non-blocking, but those of blocking channels. Requests are fetched inline
 //! once the kernel says there are some, so a waiting shard holds no memory for them; answers are
 //! written inline, because the kernel copies them in the caller's time anyway.
 
@@ -106,6 +106,35 @@ impl FuseHandoff {
     pub(crate) fn adopt(self) -> FuseChannel {
         FuseChannel { descriptor: Arc::new(self.descriptor), _lifeline: self.lifeline }
     }
+
+    pub(crate) fn block(self) -> io::Result<BlockingFuseChannel> {
+        rustix::io::ioctl_fionbio(&self.descriptor, false)?;
+        Ok(BlockingFuseChannel { descriptor: self.descriptor, _lifeline: self.lifeline })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BlockingFuseChannel {
+    descriptor: OwnedFd,
+    _lifeline: Lifeline,
+}
+
+impl BlockingFuseChannel {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match rustix::io::read(&self.descriptor, &mut *buffer) {
+                Ok(len) => return Ok(Some(len)),
+                Err(Errno::NODEV) => return Ok(None),
+                // NOENT: the request was interrupted while it was being fetched.
+                Err(Errno::INTR | Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    pub(crate) fn reply(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+        write_reply(&self.descriptor, pieces)
+    }
 }
 
 #[derive(Debug)]
@@ -163,14 +192,18 @@ impl FuseChannel {
             joined = bulk.iter().flat_map(|slice| slice.iter().copied()).collect();
             pieces.push(IoSlice::new(&joined));
         }
-        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        match rustix::io::writev(&*self.descriptor, &pieces) {
-            Ok(written) if written == len => Ok(()),
-            Ok(_) => Err(ErrorKind::WriteZero.into()),
-            // The request was interrupted, or the mount is gone.
-            Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        write_reply(&self.descriptor, &pieces)
+    }
+}
+
+fn write_reply(descriptor: &OwnedFd, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+    match rustix::io::writev(descriptor, pieces) {
+        Ok(written) if written == len => Ok(()),
+        Ok(_) => Err(ErrorKind::WriteZero.into()),
+        // The request was interrupted, or the mount is gone.
+        Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

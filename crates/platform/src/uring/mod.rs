@@ -9,7 +9,7 @@ mod window;
 
 pub(crate) use disk::File;
 pub use disk::IoUringBackend;
-pub(crate) use fuse::{FuseChannel, FuseHandoff, FuseMount, FuseNotifier};
+pub(crate) use fuse::{BlockingFuseChannel, FuseChannel, FuseHandoff, FuseMount, FuseNotifier};
 pub(crate) use net::{Handoff, Link, LinkReceiver, LinkSender, Listener};
 pub use runtime::Platform;
 pub(crate) use runtime::run;
