@@ -98,7 +98,9 @@ fn a_cluster_is_made_measured_beside_a_directory_and_removed() {
         measure(&sandbox, &["--rounds", "2", "--against", beside.as_str(), "--html", page]);
     assert_whole(&results, "door");
     assert_whole(&results, "against");
-    assert_eq!(limits(&results), ["memcpy", "bare-echo", "echo-rpc", "bare-write", "bare-read"]);
+    let shown = ["memcpy", "bare-echo", "echo-rpc", "bare-write", "bare-read", "echo-alone"];
+    assert_eq!(limits(&results), shown);
+    assert!(results["limits"][3]["server_cpu_seconds_per_gib"].is_f64());
     let phase = &results["phases"][0];
     assert_eq!(phase["door"]["rounds"].as_array().map(Vec::len), Some(2));
     assert!(phase["door"]["server_peak_bytes"].as_f64().expect("a server is here") > 1e6);
@@ -141,6 +143,42 @@ fn a_mount_is_made_for_the_run_or_found() {
 }
 
 #[test]
+fn single_costs_are_measured_beside_their_limits() {
+    let sandbox = Sandbox::new();
+    let results = measure(&sandbox, &["--only", "alone", "--idle", "0.2"]);
+    let ratio = &results["phases"][0]["to_limit"];
+    assert_eq!(ratio["to"], "echo-alone");
+    assert!(ratio["median_us"].as_f64().expect("a ratio of durations") > 0.0);
+    assert!(results["idle"]["resident_bytes"].as_f64().expect("a server is here") > 1e6);
+    if !can_mount() {
+        return;
+    }
+    let only = ["--door", "mount", "--only", "lease", "direct", "create-unlink"];
+    let results = measure(&sandbox, &only);
+    let phases = results["phases"].as_array().expect("results have phases");
+    let beside: Vec<_> = phases
+        .iter()
+        .map(|phase| {
+            assert!(phase["to_limit"]["median"].as_f64().expect("a ratio") > 0.0, "{phase}");
+            let text = |value: &serde_json::Value| value.as_str().expect("a name").to_owned();
+            (text(&phase["name"]), text(&phase["to_limit"]["to"]))
+        })
+        .collect();
+    let expected = [
+        ("ior-easy-write", "bare-mount"),
+        ("rnd4K-write", "bare-mount"),
+        ("create-unlink", "bare-mount"),
+        ("direct4K-read", "bare-mount"),
+        ("direct1M-read", "bare-mount"),
+        ("lease-stat", "plain"),
+        ("lease-read4K", "plain"),
+        ("lease-read1M", "plain"),
+        ("lease-open", "bare-mount"),
+    ];
+    assert_eq!(beside, expected.map(|(name, to)| (name.to_owned(), to.to_owned())));
+}
+
+#[test]
 fn a_flipped_bit_fails_the_run() {
     let sandbox = Sandbox::new();
     let plain = directory(&sandbox, "plain");
@@ -168,6 +206,7 @@ fn what_cannot_be_measured_is_told_in_one_line() {
     refuse(&["--door", "/does/not/exist"], 1, "no such file");
     refuse(&["--json", "/does/not/exist/file"], 2, "cannot be a file");
     refuse(&["--rounds", "0"], 2, "--rounds takes 1");
+    refuse(&["--only", "lease"], 2, "it is about mounts and directories");
     refuse(&["--name", "other"], 1, "there is no cluster \"other\"");
     let huge = ["bench", "--size", "900TiB", "--store", store.as_str()];
     sandbox.run(huge).assert_refused(1, "choose a smaller --size");

@@ -98,6 +98,11 @@ impl Cluster {
         targets[client as usize % targets.len()].id
     }
 
+    /// Whether a directory lies on the target that the client with this number works with.
+    pub(crate) fn is_at_turn(&self, directory: InodeNumber, client: u32) -> bool {
+        self.map.home(directory) == self.target_of(client)
+    }
+
     fn key(&self) -> Result<ClusterKey, BenchError> {
         let key = ClusterKey::from_hex(&self.key);
         key.map_err(|error| BenchError::Unexpected(error.to_string()))
@@ -198,13 +203,12 @@ impl MountTask {
         let Self { cluster, directory } = self;
         // Without the permission the mount works as well, only under scarce memory it may wait.
         ringfs_platform::fuse::become_io_flusher();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let options = MountOptions {
             directory,
             map: cluster.map.clone(),
             key: cluster.key()?,
             client: ClientOptions::default(),
-            workers: cores.clamp(MOUNT_WORKERS_MIN, MOUNT_WORKERS_MAX),
+            workers: mount_workers(),
             allow_other: false,
             caching: true,
             cache_inodes: MOUNT_CACHE_INODES,
@@ -218,6 +222,12 @@ impl MountTask {
         });
         run.context("start a runtime")?
     }
+}
+
+/// Threads that serve a mount.
+pub(crate) fn mount_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.clamp(MOUNT_WORKERS_MIN, MOUNT_WORKERS_MAX)
 }
 
 /// A name of 24 bytes.

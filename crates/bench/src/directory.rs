@@ -29,8 +29,8 @@ const CLUSTER_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Leftovers {
     /// A directory in a cluster that goes on.
     pub(crate) in_cluster: Option<(Cluster, String)>,
-    /// A mount.
-    pub(crate) mount: Option<PathBuf>,
+    /// Mounts.
+    pub(crate) mounts: Vec<PathBuf>,
     /// Directories.
     pub(crate) directories: Vec<PathBuf>,
 }
@@ -43,7 +43,7 @@ impl Leftovers {
         let in_cluster =
             self.in_cluster.iter().map(|(cluster, path)| remove_in_cluster(cluster, path));
         let mut result: Result<(), BenchError> = in_cluster.collect();
-        if let Some(mount) = &self.mount {
+        for mount in &self.mounts {
             // It is gone already where the benchmark ended in order.
             let _ = fuse::unmount_path(mount);
         }
@@ -134,7 +134,7 @@ impl WorkDirectory {
         let made = tempfile::Builder::new().prefix("ringfs-bench-").tempdir_in(&parent);
         let path = made.context(format!("make a directory in {}", parent.display()))?.keep();
         let leftovers = Leftovers {
-            mount: Some(path.join(MOUNT)),
+            mounts: [MOUNT, BARE_MOUNT].map(|name| path.join(name)).to_vec(),
             directories: vec![path.clone()],
             in_cluster: None,
         };
@@ -143,12 +143,16 @@ impl WorkDirectory {
 
     /// Where directories of our own are made: where the user wants, or else in memory.
     pub(crate) fn parent(chosen: Option<&Path>) -> PathBuf {
-        let memory = Path::new(MEMORY_DIRECTORY);
         match chosen {
             Some(parent) => parent.to_owned(),
-            None if memory.is_dir() => memory.to_owned(),
+            None if Self::memory().is_dir() => Self::memory().to_owned(),
             None => std::env::temp_dir(),
         }
+    }
+
+    /// Where files live in memory, on most machines.
+    pub(crate) fn memory() -> &'static Path {
+        Path::new(MEMORY_DIRECTORY)
     }
 
     /// Where it is.
@@ -164,5 +168,6 @@ impl WorkDirectory {
     }
 }
 
-/// The directory in a work directory that may become a mount.
+/// The directories in a work directory that may become mounts: of the cluster, and bare.
 pub(crate) const MOUNT: &str = "mount";
+pub(crate) const BARE_MOUNT: &str = "bare-mount";

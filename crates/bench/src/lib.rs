@@ -13,6 +13,7 @@
 )]
 
 mod bare;
+mod bare_mount;
 mod bulk;
 mod cluster;
 mod developer;

@@ -10,12 +10,13 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfs_platform::{MailboxReceiver, mailbox};
 use serde::{Deserialize, Serialize};
 
 use crate::bare::{BareClient, BareServer};
+use crate::bare_mount::BareMountTask;
 use crate::bulk::BulkClient;
 use crate::cluster::{MountTask, NodeTask};
 use crate::directory::Leftovers;
@@ -54,6 +55,17 @@ impl Interrupt {
     /// The same switch; it turns on also when one of these processes ends.
     pub(crate) fn needing(&self, processes: Vec<u32>) -> Self {
         Self { flag: self.flag.clone(), needed: Arc::new(processes) }
+    }
+
+    /// Waits, but no longer than until it is turned on.
+    pub(crate) fn wait(&self, duration: Duration) -> Result<(), BenchError> {
+        let begin = Instant::now();
+        while let Some(left) = duration.checked_sub(begin.elapsed()).filter(|left| !left.is_zero())
+        {
+            self.check()?;
+            std::thread::sleep(left.min(LOOK_INTERVAL));
+        }
+        self.check()
     }
 
     /// An error once it is turned on.
@@ -97,6 +109,8 @@ pub(crate) enum Task {
     Probe(ProbeClient),
     /// Serve a mount of a cluster.
     Mount(MountTask),
+    /// Serve a mount of files in memory.
+    BareMount(BareMountTask),
     /// Copy memory.
     Copy(CopyClient),
     /// Run the workloads of the suite.
@@ -360,6 +374,7 @@ fn try_child() -> Result<(), BenchError> {
         Task::Fill(client) => client.run(&parent),
         Task::Probe(client) => client.run(&parent),
         Task::Mount(mount) => mount.run(&parent),
+        Task::BareMount(mount) => mount.run(&parent),
         Task::Copy(client) => client.run(&parent),
         Task::Suite(client) => client.run(&parent),
         Task::Remove(_) => Ok(()),

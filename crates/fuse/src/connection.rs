@@ -8,11 +8,11 @@ use crate::abi::{self, InitIn, InitOut, Operation, Reply, Request, init};
 use crate::error::MountError;
 
 /// Largest READ and WRITE: 1 MiB.
-pub(crate) const REQUEST_DATA_MAX: u32 = 1 << 20;
+pub const REQUEST_DATA_MAX: u32 = 1 << 20;
 /// What a request needs beside its data.
 const REQUEST_HEAD_MAX: usize = 4_096;
 /// Room for any request.
-pub(crate) const REQUEST_LEN_MAX: usize = REQUEST_DATA_MAX as usize + REQUEST_HEAD_MAX;
+pub const REQUEST_LEN_MAX: usize = REQUEST_DATA_MAX as usize + REQUEST_HEAD_MAX;
 
 /// Pages of 4 KiB in the largest READ and WRITE.
 const PAGES_MAX: u16 = (REQUEST_DATA_MAX / 4_096) as u16;
@@ -48,7 +48,7 @@ const WANTED: u64 = init::ASYNC_READ
 
 /// What was agreed upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Agreement {
+pub struct Agreement {
     /// The protocol's minor version.
     pub(crate) minor: u32,
     /// The abilities in use, as flags of INIT.
@@ -63,8 +63,9 @@ impl Agreement {
     }
 }
 
-/// Receives INIT and answers it.
-pub(crate) async fn agree(channel: &FuseChannel) -> Result<Agreement, MountError> {
+/// Receives INIT on the first channel of a connection and answers it as mounts of RingFS do: for
+/// them, and for whoever is compared with them.
+pub async fn agree(channel: &FuseChannel) -> Result<Agreement, MountError> {
     loop {
         let Some(bytes) = channel.receive(REQUEST_LEN_MAX).await? else {
             return Err(io::Error::from(io::ErrorKind::NotConnected).into());

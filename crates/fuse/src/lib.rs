@@ -25,6 +25,7 @@ mod operations;
 mod revocation;
 mod worker;
 
+pub use connection::{Agreement, REQUEST_DATA_MAX, REQUEST_LEN_MAX, agree};
 pub use error::MountError;
 pub use mounted::{MountOptions, Mounted, mount};
 

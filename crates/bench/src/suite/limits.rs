@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use super::servers::Servers;
 use crate::bare::{BareClient, BareRuntime, BareServer};
 use crate::cluster::Cluster;
 use crate::echo::EchoClient;
 use crate::error::BenchError;
 use crate::process::{Child, Interrupt, Parent, Phase, Task, run_phase, start_clients_watching};
-use crate::timing::{Recorder, rate_of_sum, sum_of_rates};
+use crate::timing::{Measure, Recorder, median_us, rate_of_sum, sum_of_rates};
 
 /// Bytes copied at once, and from which area: more than caches hold.
 const COPY_PIECE: usize = 1 << 20;
@@ -31,6 +32,12 @@ pub(crate) enum LimitKind {
     BareWrite,
     /// Bytes read from a file and sent over a socket.
     BareRead,
+    /// Echo requests to the cluster by one client alone.
+    EchoAlone,
+    /// The same part in a mount of files in memory. Measured part by part.
+    BareMount,
+    /// The same part in a directory of the place where stores lie. Measured part by part.
+    Plain,
 }
 
 impl LimitKind {
@@ -41,6 +48,9 @@ impl LimitKind {
             LimitKind::EchoRpc => "echo-rpc",
             LimitKind::BareWrite => "bare-write",
             LimitKind::BareRead => "bare-read",
+            LimitKind::EchoAlone => "echo-alone",
+            LimitKind::BareMount => "bare-mount",
+            LimitKind::Plain => "plain",
         }
     }
 
@@ -52,14 +62,34 @@ impl LimitKind {
             LimitKind::EchoRpc => "Echo requests answered by the cluster",
             LimitKind::BareWrite => "1 MiB sent over loopback TCP and written to a fresh file",
             LimitKind::BareRead => "1 MiB read from that file and sent over loopback TCP",
+            LimitKind::EchoAlone => "Echo requests answered by the cluster to one client alone",
+            LimitKind::BareMount => "the same in a mount that is served from memory",
+            LimitKind::Plain => "the same in a plain directory",
         }
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            LimitKind::BareEcho | LimitKind::EchoRpc => "ops/s",
+            LimitKind::BareEcho | LimitKind::EchoRpc | LimitKind::EchoAlone => "ops/s",
             _ => "MiB/s",
         }
+    }
+}
+
+/// What one limit came to in one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LimitFigure {
+    pub(crate) kind: LimitKind,
+    pub(crate) rate: f64,
+    /// The median client's median duration of one operation.
+    pub(crate) median_us: f64,
+    /// Processor time of the serving process for each GiB.
+    pub(crate) cpu_seconds_per_gib: Option<f64>,
+}
+
+impl LimitFigure {
+    fn new(kind: LimitKind, rate: f64, measures: &[Measure]) -> Self {
+        Self { kind, rate, median_us: median_us(measures), cpu_seconds_per_gib: None }
     }
 }
 
@@ -101,6 +131,7 @@ pub(crate) struct Limits {
     echo: Vec<Child>,
     #[allow(dead_code, reason = "ends with its clients")]
     server: Child,
+    serving: Servers,
 }
 
 impl Limits {
@@ -130,27 +161,39 @@ impl Limits {
             copy: start("memory client", copy.collect())?,
             bare: start("bare client", bare.tasks(plan.clients, &addresses))?,
             echo: start("echo client", echo.unwrap_or_default())?,
+            serving: Servers::new(vec![server.id()]),
             server,
         })
     }
 
     /// Measures every limit once.
-    pub(crate) fn round(&mut self) -> Result<Vec<(LimitKind, f64)>, BenchError> {
+    pub(crate) fn round(&mut self) -> Result<Vec<LimitFigure>, BenchError> {
         let mebibytes = |bytes: f64| bytes / f64::from(1 << 20);
         let mut found = Vec::new();
         let copied = run_phase(&mut self.copy, Phase::Echo)?;
-        found.push((LimitKind::Memory, mebibytes(sum_of_rates(&copied))));
+        let rate = mebibytes(sum_of_rates(&copied));
+        found.push(LimitFigure::new(LimitKind::Memory, rate, &copied));
         let echoed = run_phase(&mut self.bare, Phase::Echo)?;
-        found.push((LimitKind::BareEcho, sum_of_rates(&echoed)));
-        if !self.echo.is_empty() {
-            let echoed = run_phase(&mut self.echo, Phase::Echo)?;
-            found.push((LimitKind::EchoRpc, sum_of_rates(&echoed)));
+        found.push(LimitFigure::new(LimitKind::BareEcho, sum_of_rates(&echoed), &echoed));
+        for (kind, clients) in [(LimitKind::EchoRpc, usize::MAX), (LimitKind::EchoAlone, 1)] {
+            let clients = clients.min(self.echo.len());
+            if clients > 0 {
+                let echoed = run_phase(&mut self.echo[..clients], Phase::Echo)?;
+                found.push(LimitFigure::new(kind, sum_of_rates(&echoed), &echoed));
+            }
         }
         for (kind, phase) in
             [(LimitKind::BareWrite, Phase::Write), (LimitKind::BareRead, Phase::Read)]
         {
+            let before = self.serving.before();
             let moved = run_phase(&mut self.bare, phase)?;
-            found.push((kind, mebibytes(rate_of_sum(&moved))));
+            let spent = self.serving.since(before);
+            let bytes: u64 = moved.iter().map(|measure| measure.count).sum();
+            let gibibytes = bytes as f64 / f64::from(1 << 30);
+            found.push(LimitFigure {
+                cpu_seconds_per_gib: Some(spent.cpu_seconds / gibibytes.max(f64::MIN_POSITIVE)),
+                ..LimitFigure::new(kind, mebibytes(rate_of_sum(&moved)), &moved)
+            });
         }
         run_phase(&mut self.bare, Phase::Clean)?;
         Ok(found)

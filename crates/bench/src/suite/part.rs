@@ -32,6 +32,14 @@ pub(crate) enum Part {
     MdtestEasyDelete,
     MdtestHardRead,
     MdtestHardDelete,
+    AloneCreate,
+    CreateUnlink,
+    DirectRead4K,
+    DirectRead1M,
+    LeaseStat,
+    LeaseRead4K,
+    LeaseRead1M,
+    LeaseOpen,
 }
 
 /// Which mean of the score a part belongs to.
@@ -61,6 +69,7 @@ impl Unit {
 }
 
 impl Part {
+    /// The suite.
     pub(crate) const ALL: [Part; 15] = [
         Part::IorEasyWrite,
         Part::RandomWrite,
@@ -79,6 +88,23 @@ impl Part {
         Part::MdtestHardDelete,
     ];
 
+    /// Single costs, which run only where they are asked for.
+    pub(crate) const SINGLE: [Part; 8] = [
+        Part::AloneCreate,
+        Part::CreateUnlink,
+        Part::DirectRead4K,
+        Part::DirectRead1M,
+        Part::LeaseStat,
+        Part::LeaseRead4K,
+        Part::LeaseRead1M,
+        Part::LeaseOpen,
+    ];
+
+    /// All there are, in the order in which they run.
+    pub(crate) fn every() -> impl Iterator<Item = Part> {
+        Part::ALL.into_iter().chain(Part::SINGLE)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Part::IorEasyWrite => "ior-easy-write",
@@ -96,31 +122,39 @@ impl Part {
             Part::MdtestEasyDelete => "mdtest-easy-delete",
             Part::MdtestHardRead => "mdtest-hard-read",
             Part::MdtestHardDelete => "mdtest-hard-delete",
+            Part::AloneCreate => "alone-create",
+            Part::CreateUnlink => "create-unlink",
+            Part::DirectRead4K => "direct4K-read",
+            Part::DirectRead1M => "direct1M-read",
+            Part::LeaseStat => "lease-stat",
+            Part::LeaseRead4K => "lease-read4K",
+            Part::LeaseRead1M => "lease-read1M",
+            Part::LeaseOpen => "lease-open",
         }
     }
 
     /// Bytes that one operation writes or reads.
     pub(crate) fn bytes(self) -> u64 {
         match self {
-            Part::IorEasyWrite | Part::IorEasyRead => EASY_TRANSFER,
+            Part::IorEasyWrite | Part::IorEasyRead | Part::DirectRead1M | Part::LeaseRead1M => {
+                EASY_TRANSFER
+            }
             Part::IorHardWrite | Part::IorHardRead => HARD_TRANSFER,
-            Part::RandomWrite | Part::RandomRead | Part::SyncEach => RANDOM_TRANSFER,
+            Part::RandomWrite
+            | Part::RandomRead
+            | Part::SyncEach
+            | Part::DirectRead4K
+            | Part::LeaseRead4K => RANDOM_TRANSFER,
             Part::MdtestHardWrite | Part::MdtestHardRead => SMALL_FILE,
-            Part::MdtestEasyWrite
-            | Part::MdtestEasyStat
-            | Part::MdtestEasyDelete
-            | Part::MdtestHardStat
-            | Part::MdtestHardDelete
-            | Part::Find => 0,
+            _ => 0,
         }
     }
 
     /// What its rate counts.
     pub(crate) fn unit(self) -> Unit {
-        match self.group() {
-            Some(Group::Bandwidth) => Unit::Mebibytes,
-            _ => Unit::Operations,
-        }
+        let is_bandwidth = matches!(self, Part::DirectRead1M | Part::LeaseRead1M)
+            || self.group() == Some(Group::Bandwidth);
+        if is_bandwidth { Unit::Mebibytes } else { Unit::Operations }
     }
 
     /// Operations to what [`Part::unit`] counts.
@@ -138,6 +172,7 @@ impl Part {
                 Some(Group::Bandwidth)
             }
             Part::RandomWrite | Part::RandomRead | Part::SyncEach => None,
+            _ if Part::SINGLE.contains(&self) => None,
             _ => Some(Group::Metadata),
         }
     }
@@ -145,20 +180,14 @@ impl Part {
     /// The part whose files it works on; `None` for those that make their own.
     pub(crate) fn made_by(self) -> Option<Part> {
         match self {
-            Part::IorEasyRead => Some(Part::IorEasyWrite),
-            Part::RandomRead => Some(Part::RandomWrite),
+            Part::IorEasyRead | Part::DirectRead1M => Some(Part::IorEasyWrite),
+            Part::RandomRead | Part::DirectRead4K => Some(Part::RandomWrite),
             Part::IorHardRead => Some(Part::IorHardWrite),
             Part::MdtestEasyStat | Part::MdtestEasyDelete => Some(Part::MdtestEasyWrite),
             Part::MdtestHardStat | Part::MdtestHardRead | Part::MdtestHardDelete => {
                 Some(Part::MdtestHardWrite)
             }
-            Part::IorEasyWrite
-            | Part::RandomWrite
-            | Part::MdtestEasyWrite
-            | Part::IorHardWrite
-            | Part::MdtestHardWrite
-            | Part::SyncEach
-            | Part::Find => None,
+            _ => None,
         }
     }
 
@@ -167,9 +196,15 @@ impl Part {
         self.made_by().is_some() && self.bytes() > 0
     }
 
+    /// Whether it ends after a time although it works on what another part made.
+    pub(crate) fn is_timed(self) -> bool {
+        matches!(self, Part::RandomRead | Part::DirectRead4K | Part::DirectRead1M)
+    }
+
     /// Whether all clients go on to the count of the fastest, and its files are synced.
     pub(crate) fn wears_out(self) -> bool {
-        self.made_by().is_none() && !matches!(self, Part::SyncEach | Part::Find)
+        let makes = Part::ALL.contains(&self) && self.made_by().is_none();
+        makes && !matches!(self, Part::SyncEach | Part::Find)
     }
 
     /// Whether its files stay open over all operations and are synced in the end.
@@ -177,15 +212,50 @@ impl Part {
         matches!(self, Part::IorEasyWrite | Part::IorHardWrite | Part::RandomWrite)
     }
 
-    /// What it is compared with when a cluster is measured. A walk has no limit of its own.
-    pub(crate) fn limit(self) -> Option<LimitKind> {
-        match self {
-            Part::IorEasyWrite | Part::IorHardWrite => Some(LimitKind::BareWrite),
-            Part::IorEasyRead | Part::IorHardRead => Some(LimitKind::BareRead),
-            Part::Find => None,
-            _ => Some(LimitKind::EchoRpc),
+    /// Whether clients make and look at files of their own before its time begins, so that
+    /// whatever may be cached of them is.
+    pub(crate) fn is_prepared(self) -> bool {
+        matches!(self, Part::LeaseStat | Part::LeaseRead4K | Part::LeaseRead1M | Part::LeaseOpen)
+    }
+
+    /// Whether one client runs it alone.
+    pub(crate) fn is_alone(self) -> bool {
+        self == Part::AloneCreate
+    }
+
+    /// Whether it is about what the kernel does, and so means nothing through the library.
+    pub(crate) fn needs_kernel(self) -> bool {
+        self.is_prepared() || matches!(self, Part::DirectRead4K | Part::DirectRead1M)
+    }
+
+    /// What it is compared with. A walk through a cluster has no limit of its own.
+    pub(crate) fn limit(self, reach: Reach) -> Option<LimitKind> {
+        match (reach, self) {
+            (Reach::Mount, Part::LeaseStat | Part::LeaseRead4K | Part::LeaseRead1M) => {
+                Some(LimitKind::Plain)
+            }
+            (Reach::Mount, _) => Some(LimitKind::BareMount),
+            (Reach::Directory, _) if self.group() == Some(Group::Bandwidth) => {
+                Some(LimitKind::Memory)
+            }
+            (Reach::Directory, _) | (Reach::Library, Part::Find) => None,
+            (Reach::Library, Part::IorEasyWrite | Part::IorHardWrite) => Some(LimitKind::BareWrite),
+            (Reach::Library, Part::IorEasyRead | Part::IorHardRead) => Some(LimitKind::BareRead),
+            (Reach::Library, Part::AloneCreate) => Some(LimitKind::EchoAlone),
+            (Reach::Library, _) => Some(LimitKind::EchoRpc),
         }
     }
+}
+
+/// How a door reaches files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Through the client library.
+    Library,
+    /// Through a mount of a cluster.
+    Mount,
+    /// In a directory of whatever it is.
+    Directory,
 }
 
 #[cfg(test)]

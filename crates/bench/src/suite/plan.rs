@@ -4,7 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::part::{EASY_TRANSFER, HARD_TRANSFER, Part, RANDOM_TRANSFER};
+use super::limits::LimitKind;
+use super::part::{EASY_TRANSFER, HARD_TRANSFER, Part, RANDOM_TRANSFER, Reach};
+use super::worker::LEASED_BYTES;
 use crate::cluster::Cluster;
 use crate::directory::WorkDirectory;
 use crate::error::{BenchError, Context};
@@ -80,6 +82,8 @@ pub struct Plan {
     pub bare_bytes: u64,
     /// Begins of the names of the parts to run, with those whose files they use; all if empty.
     pub only: Vec<String>,
+    /// Seconds for which the servers are watched at rest before the first round; 0 for not at all.
+    pub idle_seconds: f64,
     /// Drop what this machine caches of files in a directory before they are read.
     pub drop_caches: bool,
     /// Do without io_uring.
@@ -105,23 +109,49 @@ impl Plan {
         } else if !(1..=TARGETS_MAX).contains(&self.targets) {
             format!("--targets takes 1 to {TARGETS_MAX}")
         } else if let Some(unknown) = self.only.iter().find(|only| !names_part(only)) {
-            let names: Vec<_> = Part::ALL.iter().map(|part| part.name()).collect();
+            let names: Vec<_> = Part::every().map(Part::name).collect();
             format!("--only {unknown}: the phases are {}", names.join(", "))
+        } else if !(0.0..=SECONDS_MAX).contains(&self.idle_seconds) {
+            format!("--idle takes 0 to {SECONDS_MAX}")
+        } else if let Some(part) = self.misplaced_part() {
+            format!(
+                "--only {}: it is about mounts and directories; say which by --door",
+                part.name()
+            )
         } else {
             return Ok(());
         };
         Err(BenchError::Usage(wrong))
     }
 
+    fn misplaced_part(&self) -> Option<Part> {
+        let is_library = self.reach() == Reach::Library;
+        self.parts().into_iter().find(|part| is_library && part.needs_kernel())
+    }
+
+    /// How files are reached.
+    pub(crate) fn reach(&self) -> Reach {
+        match &self.door {
+            DoorChoice::Client(_) => Reach::Library,
+            DoorChoice::Mount | DoorChoice::Directory(_, Some(_)) => Reach::Mount,
+            DoorChoice::Directory(_, None) => Reach::Directory,
+        }
+    }
+
     /// The parts to run, in their order.
     pub(crate) fn parts(&self) -> Vec<Part> {
-        let chosen = |part: &Part| self.only.iter().any(|only| part.name().starts_with(only));
-        let mut parts: Vec<Part> = Part::ALL.into_iter().filter(chosen).collect();
+        let is_named = |part: &Part| self.only.iter().any(|only| part.name().starts_with(only));
         if self.only.is_empty() {
-            parts = Part::ALL.to_vec();
+            return Part::ALL.to_vec();
         }
-        let makers: Vec<Part> = parts.iter().filter_map(|part| part.made_by()).collect();
-        Part::ALL.into_iter().filter(|part| parts.contains(part) || makers.contains(part)).collect()
+        with_makers(Part::every().filter(is_named).collect())
+    }
+
+    /// Those of them that are compared with the same on other files, in this run.
+    pub(crate) fn parts_beside(&self, limit: LimitKind) -> Vec<Part> {
+        let reach = self.reach();
+        let parts = self.parts().into_iter().filter(|part| part.limit(reach) == Some(limit));
+        with_makers(parts.collect())
     }
 
     /// Most transfers of ior-easy per client.
@@ -145,6 +175,7 @@ impl Plan {
         let random = 2 * self.random_transfers() * RANDOM_TRANSFER;
         let files = self.files.saturating_mul(SMALL_FILE_SPACE + EMPTY_FILE_SPACE);
         let each = self.size.saturating_mul(2).saturating_add(random).saturating_add(files);
+        let each = each.saturating_add(LEASED_BYTES);
         each.saturating_mul(u64::from(self.clients)).saturating_add(SLACK)
     }
 
@@ -165,6 +196,10 @@ impl Plan {
         let in_store = if self.makes_cluster() { self.round_space() } else { 0 };
         let store = WorkDirectory::parent(self.store.as_deref());
         needs.push((store, in_store.saturating_add(self.work_space()), "--store"));
+        if self.reach() == Reach::Mount && WorkDirectory::memory().is_dir() {
+            // The bare mount keeps its files in memory; rounds end one after the other.
+            needs.push((WorkDirectory::memory().to_owned(), self.round_space(), "--door"));
+        }
         if let DoorChoice::Directory(path, None) = &self.door {
             needs.push((path.clone(), self.round_space(), "--door"));
         }
@@ -180,8 +215,14 @@ impl Plan {
     }
 }
 
+/// These parts and those that make their files, in the order in which they run.
+fn with_makers(parts: Vec<Part>) -> Vec<Part> {
+    let makers: Vec<Part> = parts.iter().filter_map(|part| part.made_by()).collect();
+    Part::every().filter(|part| parts.contains(part) || makers.contains(part)).collect()
+}
+
 fn names_part(only: &str) -> bool {
-    Part::ALL.iter().any(|part| part.name().starts_with(only))
+    Part::every().any(|part| part.name().starts_with(only))
 }
 
 /// Refuses what does not fit.
@@ -239,6 +280,7 @@ pub(crate) mod tests {
             files: 100,
             bare_bytes: 1 << 20,
             only: Vec::new(),
+            idle_seconds: 0.0,
             drop_caches: false,
             polling: false,
             damage: false,
@@ -265,6 +307,8 @@ pub(crate) mod tests {
         check(|plan| plan.targets = 65, Some("--targets"));
         check(|plan| plan.only = vec!["rnd4K".to_owned()], None);
         check(|plan| plan.only = vec!["rnd8K".to_owned()], Some("--only"));
+        check(|plan| plan.only = vec!["lease".to_owned()], Some("--door"));
+        check(|plan| plan.idle_seconds = -1.0, Some("--idle"));
     }
 
     #[test]
@@ -285,6 +329,17 @@ pub(crate) mod tests {
         check(&[], &Part::ALL);
         check(&["find", "rnd4K-read"], &[Part::RandomWrite, Part::Find, Part::RandomRead]);
         check(&["ior-easy"], &[Part::IorEasyWrite, Part::IorEasyRead]);
+        check(&["direct4K"], &[Part::RandomWrite, Part::DirectRead4K]);
+    }
+
+    #[test]
+    fn a_mount_is_compared_with_a_bare_one_and_with_a_plain_directory() {
+        let only = vec!["lease".to_owned(), "direct1M".to_owned()];
+        let plan = Plan { door: DoorChoice::Mount, only, ..plan() };
+        let bare = plan.parts_beside(LimitKind::BareMount);
+        assert_eq!(bare, [Part::IorEasyWrite, Part::DirectRead1M, Part::LeaseOpen]);
+        let plain = plan.parts_beside(LimitKind::Plain);
+        assert_eq!(plain, [Part::LeaseStat, Part::LeaseRead4K, Part::LeaseRead1M]);
     }
 
     #[test]

@@ -5,16 +5,15 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::limits::LimitKind;
-use super::part::Part;
-use super::plan::{DoorChoice, Plan};
-use super::run::limit_of;
+use super::limits::{LimitFigure, LimitKind};
+use super::part::{Part, Reach};
+use super::plan::Plan;
 use super::score::Score;
 use super::servers::Spent;
 use crate::report::{figure, load, median};
 
 /// The format of the JSON; it grows by one with every change that readers have to know.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What one part came to in one round.
 #[derive(Clone, Debug)]
@@ -37,6 +36,19 @@ pub(crate) struct LimitRow {
     pub(crate) unit: &'static str,
     pub(crate) median: f64,
     pub(crate) rounds: Vec<f64>,
+    /// The median duration of one operation, or of 1 MiB.
+    pub(crate) median_us: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_cpu_seconds_per_gib: Option<f64>,
+}
+
+/// Servers that nobody asks anything.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct IdleRow {
+    pub(crate) seconds: f64,
+    /// Of one core.
+    pub(crate) cpu_percent: f64,
+    pub(crate) resident_bytes: u64,
 }
 
 /// What one part came to on one side; medians of rounds but for `rounds`.
@@ -66,6 +78,14 @@ pub(crate) struct RatioRow {
     pub(crate) to: &'static str,
     /// The median of the ratios of single rounds.
     pub(crate) median: f64,
+    /// The median rate of the limit.
+    pub(crate) rate: f64,
+    /// The ratio of the median durations of one operation, where one client is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) median_us: Option<f64>,
+    /// The ratio of processor times of the servers per GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_cpu: Option<f64>,
 }
 
 /// One part of the suite.
@@ -117,6 +137,8 @@ pub struct Results {
     pub(crate) rounds: u32,
     pub(crate) seed: u64,
     pub(crate) machine: Machine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<IdleRow>,
     pub(crate) limits: Vec<LimitRow>,
     pub(crate) phases: Vec<PhaseRow>,
     /// Only of a run of all parts.
@@ -127,12 +149,22 @@ pub struct Results {
 }
 
 /// Figures of the rounds so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Collected {
-    has_cluster: bool,
-    limits: BTreeMap<LimitKind, Vec<f64>>,
-    /// Of the door, and of what it is compared with.
-    sides: [BTreeMap<Part, Vec<Figure>>; 2],
+    reach: Reach,
+    limits: BTreeMap<LimitKind, Vec<LimitFigure>>,
+    sides: BTreeMap<SideKind, BTreeMap<Part, Vec<Figure>>>,
+}
+
+/// What a place where parts run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SideKind {
+    /// It is measured.
+    Door,
+    /// The user wants it beside the door.
+    Against,
+    /// It shows a limit.
+    Limit(LimitKind),
 }
 
 impl Results {
@@ -145,7 +177,7 @@ impl Results {
             load_after: 0.0,
             is_optimised: !cfg!(debug_assertions),
         };
-        let has_cluster = !matches!(plan.door, DoorChoice::Directory(_, None));
+        let (limits, sides) = Default::default();
         Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION"),
@@ -155,21 +187,26 @@ impl Results {
             rounds: plan.rounds,
             seed,
             machine,
+            idle: None,
             limits: Vec::new(),
             phases: Vec::new(),
             scores: None,
-            collected: Collected { has_cluster, ..Collected::default() },
+            collected: Collected { reach: plan.reach(), limits, sides },
         }
     }
 
-    pub(crate) fn note_limits(&mut self, found: Vec<(LimitKind, f64)>) {
-        for (kind, rate) in found {
-            self.collected.limits.entry(kind).or_default().push(rate);
+    pub(crate) fn note_idle(&mut self, idle: IdleRow) {
+        self.idle = Some(idle);
+    }
+
+    pub(crate) fn note_limits(&mut self, found: Vec<LimitFigure>) {
+        for figure in found {
+            self.collected.limits.entry(figure.kind).or_default().push(figure);
         }
     }
 
-    pub(crate) fn note_round(&mut self, is_against: bool, figures: Vec<(Part, Figure)>) {
-        let side = &mut self.collected.sides[usize::from(is_against)];
+    pub(crate) fn note_round(&mut self, kind: SideKind, figures: Vec<(Part, Figure)>) {
+        let side = self.collected.sides.entry(kind).or_default();
         for (part, figure) in figures {
             side.entry(part).or_default().push(figure);
         }
@@ -177,34 +214,15 @@ impl Results {
 
     /// Makes medians, ratios and scores of what was noted.
     pub(crate) fn finish(mut self) -> Self {
-        let collected = std::mem::take(&mut self.collected);
         self.machine.load_after = load();
+        let collected = &self.collected;
         self.limits =
             collected.limits.iter().map(|(kind, rounds)| limit_row(*kind, rounds)).collect();
-        let [door, against] = &collected.sides;
-        for part in Part::ALL {
-            let Some(figures) = door.get(&part) else { continue };
-            let door = side_row(part, figures);
-            let against = against.get(&part).map(|figures| side_row(part, figures));
-            let limit = limit_of(part, collected.has_cluster);
-            let limit = limit.and_then(|kind| Some((kind, collected.limits.get(&kind)?)));
-            let to_limit = limit.map(|(kind, rounds)| RatioRow {
-                to: kind.name(),
-                median: ratio(&door.rounds, rounds),
-            });
-            let to_against = against.as_ref().map(|side| ratio(&door.rounds, &side.rounds));
-            self.phases.push(PhaseRow {
-                name: part.name(),
-                unit: part.unit().name(),
-                bytes_per_operation: part.bytes(),
-                is_in_score: part.group().is_some(),
-                door,
-                against,
-                to_limit,
-                to_against,
-            });
-        }
-        self.scores = (self.phases.len() == Part::ALL.len()).then(|| self.score());
+        self.phases = Part::every().filter_map(|part| collected.phase(part)).collect();
+        self.scores = Part::ALL
+            .iter()
+            .all(|part| self.phases.iter().any(|row| row.name == part.name()))
+            .then(|| self.score());
         self
     }
 
@@ -227,13 +245,84 @@ impl Results {
     }
 }
 
-fn limit_row(kind: LimitKind, rounds: &[f64]) -> LimitRow {
+impl Collected {
+    fn side(&self, kind: SideKind, part: Part) -> Option<&Vec<Figure>> {
+        self.sides.get(&kind)?.get(&part)
+    }
+
+    /// What came of a part, if it was run.
+    fn phase(&self, part: Part) -> Option<PhaseRow> {
+        let figures = self.side(SideKind::Door, part)?;
+        let door = side_row(part, figures);
+        let against = self.side(SideKind::Against, part).map(|figures| side_row(part, figures));
+        Some(PhaseRow {
+            name: part.name(),
+            unit: part.unit().name(),
+            bytes_per_operation: part.bytes(),
+            is_in_score: part.group().is_some(),
+            to_limit: self.to_limit(part, figures),
+            to_against: against.as_ref().map(|side| ratio(&door.rounds, &side.rounds)),
+            door,
+            against,
+        })
+    }
+
+    fn to_limit(&self, part: Part, figures: &[Figure]) -> Option<RatioRow> {
+        let kind = part.limit(self.reach)?;
+        let rates: Vec<f64> = figures.iter().map(|figure| figure.rate(part)).collect();
+        if let Some(beside) = self.side(SideKind::Limit(kind), part) {
+            let limits: Vec<f64> = beside.iter().map(|figure| figure.rate(part)).collect();
+            return Some(RatioRow::of(kind, &rates, &limits));
+        }
+        let limits = self.limits.get(&kind)?;
+        let of = |value: &dyn Fn(&LimitFigure) -> f64| -> Vec<f64> {
+            limits.iter().map(value).collect()
+        };
+        let median_us: Vec<f64> = figures.iter().map(|figure| figure.median_us).collect();
+        let cpu: Vec<f64> =
+            figures.iter().filter_map(|figure| figure.cpu_seconds_per_gib(part)).collect();
+        let bare_cpu: Vec<f64> =
+            limits.iter().filter_map(|limit| limit.cpu_seconds_per_gib).collect();
+        Some(RatioRow {
+            median_us: part.is_alone().then(|| ratio(&median_us, &of(&|limit| limit.median_us))),
+            server_cpu: (!cpu.is_empty() && !bare_cpu.is_empty()).then(|| ratio(&cpu, &bare_cpu)),
+            ..RatioRow::of(kind, &rates, &of(&|limit| limit.rate))
+        })
+    }
+}
+
+impl RatioRow {
+    fn of(kind: LimitKind, ours: &[f64], limits: &[f64]) -> Self {
+        let (median, rate) = (ratio(ours, limits), median(limits.to_vec()));
+        Self { to: kind.name(), median, rate, median_us: None, server_cpu: None }
+    }
+}
+
+impl Figure {
+    /// In the unit of the part.
+    fn rate(&self, part: Part) -> f64 {
+        part.in_unit(self.operations as f64 / self.seconds)
+    }
+
+    /// Of the servers.
+    fn cpu_seconds_per_gib(&self, part: Part) -> Option<f64> {
+        let gibibytes = (self.operations * part.bytes()) as f64 / f64::from(1 << 30);
+        let spent = self.spent.filter(|_| gibibytes > 0.0)?;
+        Some(spent.cpu_seconds / gibibytes)
+    }
+}
+
+fn limit_row(kind: LimitKind, figures: &[LimitFigure]) -> LimitRow {
+    let rounds: Vec<f64> = figures.iter().map(|figure| figure.rate).collect();
+    let cpu: Vec<f64> = figures.iter().filter_map(|figure| figure.cpu_seconds_per_gib).collect();
     LimitRow {
         name: kind.name(),
         description: kind.description(),
         unit: kind.unit(),
-        median: median(rounds.to_vec()),
-        rounds: rounds.to_vec(),
+        median: median(rounds.clone()),
+        rounds,
+        median_us: median(figures.iter().map(|figure| figure.median_us).collect()),
+        server_cpu_seconds_per_gib: (!cpu.is_empty()).then(|| median(cpu)),
     }
 }
 
@@ -243,11 +332,7 @@ fn side_row(part: Part, figures: &[Figure]) -> SideRow {
         let values: Vec<f64> = figures.iter().filter_map(value).collect();
         (!values.is_empty()).then(|| median(values))
     };
-    let rate = |figure: &Figure| part.in_unit(figure.operations as f64 / figure.seconds);
-    let rounds: Vec<f64> = figures.iter().map(rate).collect();
-    let gibibytes =
-        |figure: &Figure| (figure.operations * part.bytes()) as f64 / f64::from(1 << 30);
-    let cpu = |figure: &Figure| figure.spent.map(|spent| spent.cpu_seconds);
+    let rounds: Vec<f64> = figures.iter().map(|figure| figure.rate(part)).collect();
     SideRow {
         median: median(rounds.clone()),
         rounds,
@@ -256,11 +341,8 @@ fn side_row(part: Part, figures: &[Figure]) -> SideRow {
         sync_seconds: some(&|figure| figure.sync_seconds),
         median_us: of(&|figure| figure.median_us),
         slowest_percent_us: of(&|figure| figure.slowest_percent_us),
-        server_cpu_seconds: some(&cpu),
-        server_cpu_seconds_per_gib: some(&|figure| {
-            let gibibytes = gibibytes(figure);
-            cpu(figure).filter(|_| gibibytes > 0.0).map(|seconds| seconds / gibibytes)
-        }),
+        server_cpu_seconds: some(&|figure| figure.spent.map(|spent| spent.cpu_seconds)),
+        server_cpu_seconds_per_gib: some(&|figure| figure.cpu_seconds_per_gib(part)),
         server_peak_bytes: some(&|figure| figure.spent.map(|spent| spent.peak_bytes as f64)),
     }
 }
@@ -286,7 +368,20 @@ impl fmt::Display for Results {
         writeln!(f)?;
         for row in &self.limits {
             let rate = figure(row.median);
-            writeln!(f, "{:<20}{rate:>12} {:<6}  {}", row.name, row.unit, row.description)?;
+            write!(f, "{:<20}{rate:>12} {:<6}  {}", row.name, row.unit, row.description)?;
+            match row.server_cpu_seconds_per_gib {
+                Some(seconds) => writeln!(f, "; {seconds:.2} s server CPU per GiB")?,
+                None if row.unit == "ops/s" => writeln!(f, "; p50 {:.1} us", row.median_us)?,
+                None => writeln!(f)?,
+            }
+        }
+        if let Some(IdleRow { seconds, cpu_percent, resident_bytes }) = self.idle {
+            let mebibytes = resident_bytes as f64 / f64::from(1 << 20);
+            writeln!(
+                f,
+                "servers at rest for {seconds:.0} s: {cpu_percent:.3} % of a core, {mebibytes:.1} \
+                 MiB resident"
+            )?;
         }
         writeln!(f)?;
         self.table().iter().try_for_each(|line| writeln!(f, "{line}"))?;
@@ -315,6 +410,7 @@ impl Results {
             head.extend(["BESIDE", "RATIO"]);
         }
         head.extend(["p50 us", "p99 us", "FSYNC s", "SERVER CPU s", "PER GiB", "SERVER MiB"]);
+        head.extend(["p50 TO LIMIT", "CPU TO LIMIT"]);
         let mut rows: Vec<Vec<String>> = vec![head.into_iter().map(str::to_owned).collect()];
         rows.extend(self.phases.iter().map(|row| self.cells(row)));
         let columns = rows[0].len();
@@ -340,12 +436,20 @@ impl Results {
         let dash = || "-".to_owned();
         let micros = |value: f64| if value > 0.0 { format!("{value:.1}") } else { dash() };
         let limit = row.to_limit.as_ref();
-        let limit = limit.map(|ratio| format!("{:.0} % {}", ratio.median * 100.0, ratio.to));
+        let is_listed = |to: &str| self.limits.iter().any(|row| row.name == to);
+        let of_limit = limit.map(|RatioRow { to, median, rate, .. }| {
+            let percent = median * 100.0;
+            match is_listed(to) {
+                true => format!("{percent:.0} % {to}"),
+                false => format!("{percent:.0} % of {} {to}", figure(*rate)),
+            }
+        });
+        let times = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.2} x"));
         let mut cells = vec![
             row.name.to_owned(),
             figure(row.door.median),
             row.unit.to_owned(),
-            limit.unwrap_or_else(dash),
+            of_limit.unwrap_or_else(dash),
         ];
         if self.against.is_some() {
             let side = row.against.as_ref();
@@ -361,6 +465,8 @@ impl Results {
             door.server_cpu_seconds_per_gib.map_or_else(dash, |seconds| format!("{seconds:.2}")),
             door.server_peak_bytes
                 .map_or_else(dash, |bytes| format!("{:.1}", bytes / f64::from(1 << 20))),
+            times(limit.and_then(|ratio| ratio.median_us)),
+            times(limit.and_then(|ratio| ratio.server_cpu)),
         ]);
         cells
     }
@@ -369,6 +475,7 @@ impl Results {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::suite::plan::DoorChoice;
     use crate::suite::plan::tests::plan;
 
     fn figure_of(operations: u64, cpu_seconds: f64) -> Figure {
@@ -388,11 +495,16 @@ pub(crate) mod tests {
         let mut results = Results::new(&plan, "a <setting>", 7);
         for round in [1_u64, 2, 6] {
             let limits = [LimitKind::EchoRpc, LimitKind::BareWrite, LimitKind::BareRead];
-            results.note_limits(limits.map(|kind| (kind, 1000.0 * round as f64)).to_vec());
-            for is_against in [false, true] {
-                let operations = if is_against { 4000 } else { 1000 * round };
+            let limit = |kind| LimitFigure {
+                kind,
+                rate: 1000.0 * round as f64,
+                median_us: 5.0,
+                cpu_seconds_per_gib: (kind == LimitKind::BareWrite).then_some(0.128),
+            };
+            results.note_limits(limits.map(limit).to_vec());
+            for (kind, operations) in [(SideKind::Door, 1000 * round), (SideKind::Against, 4000)] {
                 let figures = Part::ALL.map(|part| (part, figure_of(operations, 1.0)));
-                results.note_round(is_against, figures.to_vec());
+                results.note_round(kind, figures.to_vec());
             }
         }
         results.finish()
@@ -411,7 +523,32 @@ pub(crate) mod tests {
         assert_eq!((write.unit, write.door.median), ("MiB/s", 1000.0));
         let per_gib = write.door.server_cpu_seconds_per_gib.expect("bytes were moved");
         assert!((per_gib - 1024.0 / 2000.0).abs() < 1e-9, "{per_gib}");
+        let cpu = write.to_limit.as_ref().and_then(|ratio| ratio.server_cpu).expect("a ratio");
+        assert!((cpu - 4.0).abs() < 1e-9, "{cpu}");
         assert!(row("find").to_limit.is_none());
+    }
+
+    #[test]
+    fn a_mount_is_compared_part_by_part_and_a_client_alone_by_durations() {
+        let plan = Plan { door: DoorChoice::Mount, ..plan() };
+        let mut results = Results::new(&plan, "", 7);
+        let kinds = [(SideKind::Door, 300), (SideKind::Limit(LimitKind::Plain), 400)];
+        for (kind, operations) in kinds {
+            results.note_round(kind, vec![(Part::LeaseStat, figure_of(operations, 1.0))]);
+        }
+        let results = results.finish();
+        let to_limit = results.phases[0].to_limit.as_ref().expect("a limit");
+        assert_eq!((to_limit.to, to_limit.median, to_limit.rate), ("plain", 0.75, 200.0));
+        assert!(results.to_string().contains("75 % of 200.0 plain"), "{results}");
+
+        let mut results = Results::new(&super::super::plan::tests::plan(), "", 7);
+        results.note_round(SideKind::Door, vec![(Part::AloneCreate, figure_of(300, 1.0))]);
+        let (kind, rate) = (LimitKind::EchoAlone, 300.0);
+        let limit = LimitFigure { kind, rate, median_us: 8.0, cpu_seconds_per_gib: None };
+        results.note_limits(vec![limit]);
+        let results = results.finish();
+        let to_limit = results.phases[0].to_limit.as_ref().expect("a limit");
+        assert_eq!((to_limit.median, to_limit.median_us), (0.5, Some(1.25)));
     }
 
     #[test]

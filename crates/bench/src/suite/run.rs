@@ -6,21 +6,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::limits::{LimitKind, Limits};
 use super::part::Part;
 use super::plan::{DoorChoice, Plan, Running, check_fits};
-use super::results::{Figure, Results};
+use super::results::{Figure, IdleRow, Results, SideKind};
 use super::servers::Servers;
 use super::worker::{Order, Site, SuiteClient, expected};
+use crate::bare_mount::BareMountTask;
 use crate::cluster::{Cluster, MountTask, random};
-use crate::directory::{Leftovers, MOUNT, Remover, WorkDirectory};
+use crate::directory::{BARE_MOUNT, Leftovers, MOUNT, Remover, WorkDirectory};
 use crate::error::{BenchError, Context};
 use crate::process::{Child, Interrupt, Phase, Task, run_phase, start_clients_watching};
 use crate::timing::{Measure, median_us, slowest_percent_us};
 
 /// What directories of a run are called, before a random number.
 const PREFIX: &str = "bench-";
+/// How long servers are left alone before they are watched at rest.
+const SETTLING: Duration = Duration::from_secs(2);
 /// Longer than any part may take: the part ends with its count.
 const NO_LIMIT: u64 = u64::MAX;
 
@@ -36,14 +40,18 @@ pub fn run(
     progress("starting");
     let mut stage = Stage::start(plan, seed, interrupt)?;
     let mut results = Results::new(plan, &stage.description, seed);
+    if plan.idle_seconds > 0.0 {
+        progress("watching the servers at rest");
+        results.note_idle(stage.watch_rest(plan.idle_seconds)?);
+    }
     for round in 1..=plan.rounds {
         let told = format!("round {round} of {}", plan.rounds);
         progress(&format!("{told}: limits"));
         results.note_limits(stage.limits.round()?);
         for side in &mut stage.sides {
             let mut told = |part: &str| progress(&format!("{told}: {} {part}", side.name));
-            let figures = side.lead.round(plan, round, &mut told)?;
-            results.note_round(side.is_against, figures);
+            let figures = side.lead.round(plan, &side.parts, round, &mut told)?;
+            results.note_round(side.kind, figures);
         }
     }
     progress("removing what was made");
@@ -51,10 +59,11 @@ pub fn run(
     Ok(results.finish())
 }
 
-/// One of the two places where the suite runs.
+/// One of the places where parts run.
 struct Side {
     name: String,
-    is_against: bool,
+    kind: SideKind,
+    parts: Vec<Part>,
     lead: Lead,
 }
 
@@ -62,8 +71,10 @@ struct Side {
 struct Stage {
     sides: Vec<Side>,
     limits: Limits,
-    mount: Option<Child>,
+    /// Of the cluster, and bare.
+    mounts: Vec<Child>,
     node: Option<Child>,
+    interrupt: Interrupt,
     removers: Vec<Remover>,
     #[allow(dead_code, reason = "removes the directory in the end")]
     work: WorkDirectory,
@@ -74,7 +85,7 @@ impl Stage {
     fn start(plan: &Plan, seed: u64, interrupt: &Interrupt) -> Result<Self, BenchError> {
         let work = WorkDirectory::new(plan.store.as_deref())?;
         let name = format!("{PREFIX}{:08x}", u32::from_le_bytes(random()?));
-        let (mut node, mut mount) = (None, None);
+        let (mut node, mut mounts, mut removers) = (None, Vec::new(), Vec::new());
         let running = match &plan.door {
             DoorChoice::Client(Some(running)) => Some(running.clone()),
             DoorChoice::Directory(_, running) => running.clone(),
@@ -86,54 +97,61 @@ impl Stage {
                 Some(Running { cluster: started.1, name: String::new(), servers })
             }
         };
+        let cluster = running.as_ref().map(|running| running.cluster.clone());
         let mut servers = running.as_ref().map_or_else(Vec::new, |known| known.servers.clone());
-        let mut removers = Vec::new();
-        let site = match (&plan.door, &running) {
-            (DoorChoice::Client(_), Some(running)) => {
-                let path = make_in_cluster(plan, &running.cluster, &name)?;
+        let site = match (&plan.door, &cluster) {
+            (DoorChoice::Client(_), Some(cluster)) => {
+                let path = make_in_cluster(plan, cluster, &name)?;
                 if node.is_none() {
-                    let in_cluster = Some((running.cluster.clone(), path.clone()));
+                    let in_cluster = Some((cluster.clone(), path.clone()));
                     removers.push(Remover::start(Leftovers { in_cluster, ..Default::default() })?);
                 }
-                Site::Cluster(running.cluster.clone(), path)
+                Site::Cluster(cluster.clone(), path)
             }
-            (DoorChoice::Mount, Some(running)) => {
+            (DoorChoice::Mount, Some(cluster)) => {
                 let directory = work.make(MOUNT)?;
-                let cluster = running.cluster.clone();
-                let task = Task::Mount(MountTask { cluster, directory: directory.clone() });
-                let mut child = Child::start_watching("the mount", &task, interrupt)?;
-                child.ready()?;
+                let task = MountTask { cluster: cluster.clone(), directory: directory.clone() };
+                let child = start_mount("the mount", Task::Mount(task), interrupt)?;
                 servers.push(child.id());
-                mount = Some(child);
-                Site::Directory(make_directory(&directory, &name)?)
+                mounts.push(child);
+                Site::Directory(make_directory(&directory, &name)?, Some(cluster.clone()))
             }
             (DoorChoice::Directory(path, _), _) => {
                 let (made, remover) = make_removed(path, &name)?;
                 removers.push(remover);
-                Site::Directory(made)
+                Site::Directory(made, cluster.clone())
             }
             (_, None) => return Err(BenchError::Unexpected("no cluster".to_owned())),
         };
-        let interrupt = &interrupt.needing(servers.clone());
-        let lead = |site: Site, name, servers| {
-            let clients = start_workers(plan, seed, &site, name, interrupt)?;
-            Ok::<_, BenchError>(Lead { clients, servers: Servers::new(servers) })
-        };
-        let mut sides = vec![Side {
-            name: plan.door_name(),
-            is_against: false,
-            lead: lead(site, "client", servers)?,
-        }];
+        let interrupt = interrupt.needing(servers.clone());
+        let stand = Stand { plan, seed, interrupt: &interrupt };
+        let mut sides =
+            vec![stand.side(plan.door_name(), SideKind::Door, plan.parts(), site, servers)?];
+        stand.limits(&work, &name, &mut sides, &mut mounts)?;
         if let Some(path) = &plan.against {
             let (made, remover) = make_removed(path, &name)?;
             removers.push(remover);
-            let lead = lead(Site::Directory(made), "client beside", Vec::new())?;
-            sides.push(Side { name: path.display().to_string(), is_against: true, lead });
+            let name = path.display().to_string();
+            let site = Site::Directory(made, None);
+            sides.push(stand.side(name, SideKind::Against, plan.parts(), site, Vec::new())?);
         }
-        let cluster = running.as_ref().map(|running| &running.cluster);
-        let limits = Limits::start(plan, work.make("bare")?, cluster, interrupt)?;
+        let limits = Limits::start(plan, work.make("bare")?, cluster.as_ref(), &interrupt)?;
         let description = plan.describe(running.as_ref(), work.path());
-        Ok(Self { sides, limits, mount, node, removers, work, description })
+        Ok(Self { sides, limits, mounts, node, interrupt, removers, work, description })
+    }
+
+    /// Watches the servers while nobody asks them anything.
+    fn watch_rest(&self, seconds: f64) -> Result<IdleRow, BenchError> {
+        let servers = &self.sides[0].lead.servers;
+        // Whoever has just connected may still have something to say.
+        self.interrupt.wait(SETTLING)?;
+        let (begin, before) = (Instant::now(), servers.before());
+        self.interrupt.wait(Duration::from_secs_f64(seconds))?;
+        let spent = servers.since(before);
+        let seconds = begin.elapsed().as_secs_f64();
+        let cpu_percent = spent.cpu_seconds / seconds * 100.0;
+        let resident_bytes = servers.resident_bytes();
+        Ok(IdleRow { seconds, cpu_percent, resident_bytes })
     }
 
     /// Ends everything in order, and tells what did not.
@@ -143,9 +161,70 @@ impl Stage {
         }
         drop(self.limits);
         self.removers.into_iter().try_for_each(Remover::finish)?;
-        self.mount.map_or(Ok(()), Child::finish)?;
+        self.mounts.into_iter().try_for_each(Child::finish)?;
         self.node.map_or(Ok(()), Child::finish)
     }
+}
+
+/// What all sides have in common.
+struct Stand<'a> {
+    plan: &'a Plan,
+    seed: u64,
+    interrupt: &'a Interrupt,
+}
+
+impl Stand<'_> {
+    fn side(
+        &self,
+        name: String,
+        kind: SideKind,
+        parts: Vec<Part>,
+        site: Site,
+        servers: Vec<u32>,
+    ) -> Result<Side, BenchError> {
+        let told = format!("client of {name}");
+        let clients = start_workers(self.plan, self.seed, &site, &told, self.interrupt)?;
+        Ok(Side { name, kind, parts, lead: Lead { clients, servers: Servers::new(servers) } })
+    }
+
+    /// Starts what a mount is compared with.
+    fn limits(
+        &self,
+        work: &WorkDirectory,
+        name: &str,
+        sides: &mut Vec<Side>,
+        mounts: &mut Vec<Child>,
+    ) -> Result<(), BenchError> {
+        for kind in [LimitKind::BareMount, LimitKind::Plain] {
+            let parts = self.plan.parts_beside(kind);
+            if parts.is_empty() {
+                continue;
+            }
+            let mut servers = Vec::new();
+            let parent = match kind {
+                LimitKind::BareMount => {
+                    let directory = work.make(BARE_MOUNT)?;
+                    let task = BareMountTask { directory: directory.clone() };
+                    let task = Task::BareMount(task);
+                    let child = start_mount("the bare mount", task, self.interrupt)?;
+                    servers.push(child.id());
+                    mounts.push(child);
+                    directory
+                }
+                _ => work.make(kind.name())?,
+            };
+            let site = Site::Directory(make_directory(&parent, name)?, None);
+            let named = kind.name().to_owned();
+            sides.push(self.side(named, SideKind::Limit(kind), parts, site, servers)?);
+        }
+        Ok(())
+    }
+}
+
+fn start_mount(name: &str, task: Task, interrupt: &Interrupt) -> Result<Child, BenchError> {
+    let mut child = Child::start_watching(name, &task, interrupt)?;
+    child.ready()?;
+    Ok(child)
 }
 
 /// The clients of one side, led through the parts.
@@ -159,6 +238,7 @@ impl Lead {
     fn round(
         &mut self,
         plan: &Plan,
+        parts: &[Part],
         round: u32,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Vec<(Part, Figure)>, BenchError> {
@@ -166,7 +246,7 @@ impl Lead {
         self.all(Order::Enter { round })?;
         let mut made: BTreeMap<Part, u64> = BTreeMap::new();
         let mut figures = Vec::new();
-        for part in plan.parts() {
+        for &part in parts {
             progress(part.name());
             let (figure, count) = match part {
                 Part::Find => (self.find(&made)?, 0),
@@ -192,16 +272,21 @@ impl Lead {
     ) -> Result<(Figure, u64), BenchError> {
         let limited = (plan.seconds * 1e3) as u64;
         let (milliseconds, count) = match part.made_by() {
-            // Random reads go on for a time, all others through everything there is.
-            Some(maker) if part == Part::RandomRead => (limited, made[&maker]),
+            // Some go on for a time, all others through everything there is.
+            Some(maker) if part.is_timed() => (limited, made[&maker]),
             Some(maker) => (NO_LIMIT, made[&maker]),
             None => (limited, plan.count_max(part)),
         };
         if plan.drop_caches && part.reads() {
             self.all(Order::Forget { part, count })?;
         }
+        if part.is_prepared() {
+            self.all(Order::Prepare { part })?;
+        }
         let before = self.servers.before();
-        let begun = self.all(Order::Begin { part, milliseconds, count })?;
+        let order = Phase::Suite(Order::Begin { part, milliseconds, count });
+        let clients = if part.is_alone() { 1 } else { self.clients.len() };
+        let begun = run_phase(&mut self.clients[..clients], order)?;
         let mut all = begun.clone();
         let mut count = begun.iter().map(|measure| measure.count).max().unwrap_or(0);
         if part.wears_out() {
@@ -239,9 +324,11 @@ impl Lead {
         let walked = self.all(order)?;
         let spent = (!self.servers.is_empty()).then(|| self.servers.since(before));
         let clients = self.clients.len() as u32;
-        let made = |maker| made.get(&maker).copied().unwrap_or(0);
-        let (easy, hard) = (made(Part::MdtestEasyWrite), made(Part::MdtestHardWrite));
-        let wanted = expected(clients, easy, hard);
+        let count = |maker| made.get(&maker).copied().unwrap_or(0);
+        let (easy, hard) = (count(Part::MdtestEasyWrite), count(Part::MdtestHardWrite));
+        let own = [Part::IorEasyWrite, Part::SyncEach];
+        let own = own.iter().filter(|part| made.contains_key(part)).count() as u64;
+        let wanted = expected(clients, own, easy, hard);
         let operations = walked.iter().map(|measure| measure.count).sum();
         let matches: u64 = walked.iter().map(|measure| measure.matches).sum();
         if (operations, matches) != (wanted.entries, wanted.matches) {
@@ -334,6 +421,7 @@ impl Plan {
             Part::IorEasyWrite => self.easy_transfers(),
             Part::IorHardWrite => self.hard_transfers(),
             Part::RandomWrite | Part::SyncEach => self.random_transfers(),
+            part if part.is_prepared() => NO_LIMIT,
             _ => self.files,
         }
     }
@@ -369,14 +457,5 @@ impl Plan {
             self.files,
             if self.drop_caches { "; caches dropped before reading" } else { "" }
         )
-    }
-}
-
-/// Which limit a part is compared with. Without a cluster only memory limits a directory.
-pub(super) fn limit_of(part: Part, has_cluster: bool) -> Option<LimitKind> {
-    match part.limit() {
-        limit if has_cluster => limit,
-        Some(LimitKind::BareWrite | LimitKind::BareRead) => Some(LimitKind::Memory),
-        _ => None,
     }
 }

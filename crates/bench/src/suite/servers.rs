@@ -51,9 +51,19 @@ impl Servers {
     pub(crate) fn since(&self, before: Before) -> Spent {
         let ticks = self.ticks().saturating_sub(before.ticks);
         let peaks = self.processes.iter().filter_map(|process| {
-            parse_status(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+            let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            parse_status(&text, "VmHWM:")
         });
         Spent { cpu_seconds: ticks as f64 / self.ticks_per_second, peak_bytes: peaks.sum() }
+    }
+
+    /// Resident memory of all of them.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let each = self.processes.iter().filter_map(|process| {
+            let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            parse_status(&text, "VmRSS:")
+        });
+        each.sum()
     }
 
     fn ticks(&self) -> u64 {
@@ -76,9 +86,9 @@ fn parse_stat(text: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// The highest resident memory in the text of `/proc/PID/status`, in bytes.
-fn parse_status(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// A field of the text of `/proc/PID/status`, in bytes.
+fn parse_status(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(kibibytes << 10)
 }
@@ -92,8 +102,10 @@ mod tests {
         let stat = "12 (a) b) S 4 5 6 7 8 9 10 11 12 13 100 23 16 17";
         assert_eq!(parse_stat(stat), Some(123));
         assert_eq!(parse_stat("12 (a) S 4"), None);
-        assert_eq!(parse_status("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
-        assert_eq!(parse_status("Name:\tx\n"), None);
+        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(parse_status(status, "VmHWM:"), Some(2 << 20));
+        assert_eq!(parse_status(status, "VmRSS:"), Some(1 << 10));
+        assert_eq!(parse_status("Name:\tx\n", "VmHWM:"), None);
     }
 
     #[test]
@@ -101,5 +113,6 @@ mod tests {
         let servers = Servers::new(vec![std::process::id()]);
         let before = servers.before();
         assert!(servers.since(before).peak_bytes > 0);
+        assert!(servers.resident_bytes() > 0);
     }
 }

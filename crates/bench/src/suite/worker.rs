@@ -5,6 +5,8 @@
 //! of its maker. Deliberately absent: when to begin and when to end, which the parent decides for
 //! all clients.
 
+mod single;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,12 +14,14 @@ use ringfs_platform::{RuntimeOptions, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::content::{Content, mix, shuffle};
-use super::door::{ClusterDoor, DirectoryDoor, Door, Walked};
+use super::door::{Access, ClusterDoor, DirectoryDoor, Door, Walked};
 use super::part::{Part, SMALL_FILE};
 use crate::cluster::Cluster;
 use crate::error::{BenchError, Context};
 use crate::process::{Parent, Phase};
 use crate::timing::{Measure, Recorder};
+use single::LEASED;
+pub(super) use single::LEASED_BYTES;
 
 /// A step of the suite, told to all clients at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,11 @@ pub(crate) enum Order {
     Enter {
         /// Which round.
         round: u32,
+    },
+    /// Make and look at files of one's own for a part.
+    Prepare {
+        /// Which part.
+        part: Part,
     },
     /// Begin a part, and end it after this time or this many operations.
     Begin {
@@ -73,8 +82,8 @@ pub(crate) enum Order {
 pub(crate) enum Site {
     /// In this directory of a cluster.
     Cluster(Cluster, String),
-    /// In this directory.
-    Directory(PathBuf),
+    /// In this directory, which shows the cluster if there is one.
+    Directory(PathBuf, Option<Cluster>),
 }
 
 /// A client of the suite.
@@ -94,6 +103,13 @@ pub(crate) struct SuiteClient {
 const REST_BYTES_MAX: u64 = 4 << 20;
 const CLEAN_DEADLINE: Duration = Duration::from_secs(20);
 const CLEAN_PAUSE: Duration = Duration::from_millis(20);
+/// Where so little of it comes back in so long a time, nothing more will: others use the place as
+/// well, and servers keep what they have set aside for later. Longer than anybody goes by an old
+/// answer about space, and than servers wait with syncing what a removal frees.
+const STEP_BYTES_MIN: u64 = 1 << 20;
+const STEP_DEADLINE: Duration = Duration::from_secs(3);
+/// Names that are tried until a directory lies where it should.
+const DIRECTORY_ATTEMPTS: u32 = 1_000;
 /// Leads through all that was written in an order that no cache foresees; a prime.
 const STRIDE: u64 = 2_654_435_761;
 
@@ -108,14 +124,13 @@ const DIRECTORIES: [&str; 6] = [EASY, HARD, RANDOM, MANY, SMALL, SYNCED];
 /// The name of a file that all clients share.
 const SHARED: &str = "file";
 
-/// Entries of a round's directories when every client has made so many files, and those of them
-/// that a walk looks for.
-pub(crate) fn expected(clients: u32, easy: u64, hard: u64) -> Walked {
-    let own = DIRECTORIES.len() as u64;
+/// Entries of a round's directories when every client has made so many files (`own` of those of
+/// ior-easy and of syncs, and small ones), and those of them that a walk looks for.
+pub(crate) fn expected(clients: u32, own: u64, easy: u64, hard: u64) -> Walked {
+    let directories = DIRECTORIES.len() as u64;
     let each = u64::from(clients);
-    // Beside the small files: a directory, a file of ior-easy and one of the syncs per client, and
-    // two shared files.
-    let entries = own + each * (easy + hard + 3) + 2;
+    // And a directory per client, and two shared files.
+    let entries = directories + each * (own + easy + hard + 1) + 2;
     let names = (0..clients).flat_map(|who| (0..hard).map(move |index| small_name(who, index)));
     let matches = names.filter(|name| super::door::is_wanted(name.as_bytes())).count() as u64;
     Walked { entries, matches }
@@ -137,11 +152,11 @@ impl SuiteClient {
     pub(crate) fn run(self, parent: &Parent) -> Result<(), BenchError> {
         match &self.site {
             Site::Cluster(cluster, path) => cluster.run_client(async |client| {
-                let door = ClusterDoor::open(client, path).await?;
+                let door = ClusterDoor::open(client, path, cluster).await?;
                 Worker::new(&self, door).serve(parent).await
             }),
-            Site::Directory(path) => {
-                let door = DirectoryDoor::new(path);
+            Site::Directory(path, cluster) => {
+                let door = DirectoryDoor::new(path, cluster.clone());
                 let serve = Worker::new(&self, door);
                 let run = ringfs_platform::run(RuntimeOptions::default(), |_| serve.serve(parent));
                 run.context("start a runtime")?
@@ -208,6 +223,7 @@ impl<'a, D: Door> Worker<'a, D> {
         match order {
             Order::Make { round } => self.make(round).await?,
             Order::Enter { round } => self.enter(round).await?,
+            Order::Prepare { part } => self.prepare(part).await?,
             Order::Begin { part: Part::Find, .. } => measure = self.walk().await?,
             Order::Begin { part, milliseconds, count } => {
                 (self.done, self.count) = (0, count);
@@ -253,13 +269,30 @@ impl<'a, D: Door> Worker<'a, D> {
                 }
                 MANY => {
                     for who in 0..self.task.clients {
-                        self.door.make_directory(&made, &who.to_string()).await?;
+                        self.make_spread(&made, who).await?;
                     }
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Makes the directory of a client where its turn among the targets is, so that all of them
+    /// have the same share.
+    async fn make_spread(&self, at: &D::Place, who: u32) -> Result<(), BenchError> {
+        if !self.door.has_targets() {
+            return self.door.make_directory(at, &who.to_string()).await.map(drop);
+        }
+        for attempt in 0..DIRECTORY_ATTEMPTS {
+            let name = format!("{who}.{attempt}");
+            let made = self.door.make_directory(at, &name).await?;
+            if self.door.is_at_turn(&made, who).await? {
+                return self.door.rename_directory(at, &name, &who.to_string()).await;
+            }
+            self.door.remove_directory(at, &name).await?;
+        }
+        Err(BenchError::Unexpected(format!("no directory lies where that of client {who} should")))
     }
 
     async fn enter(&mut self, round: u32) -> Result<(), BenchError> {
@@ -327,7 +360,7 @@ impl<'a, D: Door> Worker<'a, D> {
         } else if part == Part::MdtestHardRead {
             for index in 0..count {
                 let name = small_name(self.neighbour(), index);
-                let file = self.door.open(&tree.small, &name, false).await?;
+                let file = self.door.open(&tree.small, &name, Access::Read).await?;
                 self.door.forget(&file).await?;
                 self.door.close(file).await?;
             }
@@ -339,13 +372,21 @@ impl<'a, D: Door> Worker<'a, D> {
     async fn open_for(&self, part: Part) -> Result<Option<D::File>, BenchError> {
         let (tree, number) = (self.tree()?, self.task.number);
         let door = &self.door;
+        let shared = async |at, access| door.open(at, SHARED, access).await;
+        let neighbours =
+            async |access| door.open(&tree.easy, &own_name(self.neighbour()), access).await;
         Ok(Some(match part {
             Part::IorEasyWrite => door.create(&tree.easy, &own_name(number)).await?,
-            Part::IorEasyRead => door.open(&tree.easy, &own_name(self.neighbour()), false).await?,
-            Part::IorHardWrite => door.open(&tree.hard, SHARED, true).await?,
-            Part::IorHardRead => door.open(&tree.hard, SHARED, false).await?,
-            Part::RandomWrite => door.open(&tree.random, SHARED, true).await?,
-            Part::RandomRead => door.open(&tree.random, SHARED, false).await?,
+            Part::IorEasyRead => neighbours(Access::Read).await?,
+            Part::DirectRead1M => neighbours(Access::ReadDirect).await?,
+            Part::IorHardWrite => shared(&tree.hard, Access::Write).await?,
+            Part::IorHardRead => shared(&tree.hard, Access::Read).await?,
+            Part::RandomWrite => shared(&tree.random, Access::Write).await?,
+            Part::RandomRead => shared(&tree.random, Access::Read).await?,
+            Part::DirectRead4K => shared(&tree.random, Access::ReadDirect).await?,
+            Part::LeaseRead4K | Part::LeaseRead1M => {
+                door.open(&tree.many[number as usize], LEASED, Access::Read).await?
+            }
             Part::SyncEach => door.create(&tree.synced, &own_name(number)).await?,
             _ => return Ok(None),
         }))
@@ -364,9 +405,11 @@ impl<'a, D: Door> Worker<'a, D> {
                     self.door.sync(file).await?;
                 }
             }
-            Part::IorEasyRead => self.read(Part::IorEasyWrite, neighbour, index).await?,
+            Part::IorEasyRead | Part::DirectRead1M => {
+                self.read(Part::IorEasyWrite, neighbour, index).await?;
+            }
             Part::IorHardRead => self.read(Part::IorHardWrite, neighbour, index).await?,
-            Part::RandomRead => {
+            Part::RandomRead | Part::DirectRead4K => {
                 let index = index.wrapping_mul(STRIDE) % self.count;
                 self.read(Part::RandomWrite, neighbour, index).await?;
             }
@@ -391,6 +434,7 @@ impl<'a, D: Door> Worker<'a, D> {
                 self.door.remove(at, &small_name(neighbour, index)).await?;
             }
             Part::Find => return Err(BenchError::Unexpected("a step of a walk".to_owned())),
+            _ => self.single_step(part, index).await?,
         }
         Ok(())
     }
@@ -463,7 +507,7 @@ impl<'a, D: Door> Worker<'a, D> {
     async fn read_small(&mut self, index: u64) -> Result<(), BenchError> {
         let who = self.neighbour();
         let (extent, name) = (Self::small_extent(who, index), small_name(who, index));
-        let file = self.door.open(&self.tree()?.small, &name, false).await?;
+        let file = self.door.open(&self.tree()?.small, &name, Access::Read).await?;
         let read = self.door.read(&file, 0, extent.len).await?;
         self.door.close(file).await?;
         self.check(extent, &read, || format!("{SMALL}/{name}"))
@@ -485,22 +529,29 @@ impl<'a, D: Door> Worker<'a, D> {
 
     async fn damage(&mut self) -> Result<(), BenchError> {
         let name = own_name(self.task.number);
-        let file = self.door.open(&self.tree()?.easy, &name, true).await?;
+        let file = self.door.open(&self.tree()?.easy, &name, Access::Write).await?;
         let read = self.door.read(&file, 1, 1).await?;
         let byte = read.first().and_then(|slice| slice.first()).copied().unwrap_or(0);
         self.door.write(&file, 1, Slice::from(vec![byte ^ 1])).await?;
         self.door.close(file).await
     }
 
-    /// Removes a round and waits until its space has come back.
+    /// Removes a round and waits until its space has come back, or no more of it does.
     async fn clean(&mut self, round: u32) -> Result<(), BenchError> {
         self.tree = None;
         self.door.remove_tree(&round_name(round)).await?;
         let Some(before) = self.used_before else { return Ok(()) };
         let begin = Instant::now();
-        while self.door.used().await?.is_some_and(|used| used > before + REST_BYTES_MAX)
-            && begin.elapsed() < CLEAN_DEADLINE
-        {
+        let (mut least, mut stepped) = (u64::MAX, begin);
+        while begin.elapsed() < CLEAN_DEADLINE && stepped.elapsed() < STEP_DEADLINE {
+            match self.door.used().await? {
+                Some(used) if used > before + REST_BYTES_MAX => {
+                    if used < least.saturating_sub(STEP_BYTES_MIN) {
+                        (least, stepped) = (used, Instant::now());
+                    }
+                }
+                _ => break,
+            }
             // Nothing tells when the space has come back.
             std::thread::sleep(CLEAN_PAUSE);
         }
@@ -518,10 +569,10 @@ mod tests {
 
     #[test]
     fn what_a_walk_finds_is_known_before() {
-        let walked = expected(2, 10, 12);
+        let walked = expected(2, 2, 10, 12);
         assert_eq!(walked.entries, 6 + 2 + 2 * (1 + 1 + 1 + 10 + 12));
         // file.mdtest.0.1 and its like contain "01" nowhere.
         assert_eq!(walked.matches, 0);
-        assert_eq!(expected(1, 0, 102).matches, 1, "file.mdtest.0.101");
+        assert_eq!(expected(1, 0, 0, 102).matches, 1, "file.mdtest.0.101");
     }
 }

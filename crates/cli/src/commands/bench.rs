@@ -21,9 +21,9 @@ use crate::units::parse_size;
 
 /// What a run does unless told otherwise, and what a quick one does.
 const FULL: Amounts = Amounts {
-    rounds: 3,
-    seconds: 5.0,
-    limit_seconds: 2.0,
+    rounds: 9,
+    seconds: 1.0,
+    limit_seconds: 1.0,
     size: 512 << 20,
     files: 100_000,
     bare_bytes: 256 << 20,
@@ -75,10 +75,10 @@ pub(crate) struct BenchArguments {
     /// Client processes
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(CLIENTS_MAX)))]
     clients: u32,
-    /// Rounds; figures are medians of them [default: 3, or 1 with --quick]
+    /// Rounds; figures are medians of them [default: 9, or 1 with --quick]
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
-    /// Seconds after which writing phases end [default: 5, or 0.5 with --quick]
+    /// Seconds after which writing phases end [default: 1, or 0.5 with --quick]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Bytes after which they end, per client [default: 512MiB, or 64MiB with --quick]
@@ -90,6 +90,9 @@ pub(crate) struct BenchArguments {
     /// Run only phases whose names begin so, and those whose files they use
     #[arg(long, value_name = "PHASE", num_args = 1..)]
     only: Vec<String>,
+    /// Before the first round, watch the servers at rest for so many seconds
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    idle: f64,
     /// In a directory or mount: drop what this machine caches of files before they are read
     #[arg(long)]
     drop_caches: bool,
@@ -154,6 +157,7 @@ impl BenchArguments {
             files: self.files.unwrap_or(amounts.files),
             bare_bytes: self.size.map_or(amounts.bare_bytes, |size| size.min(amounts.bare_bytes)),
             only: self.only.clone(),
+            idle_seconds: self.idle,
             drop_caches: self.drop_caches,
             polling: environment.polling,
             damage: self.damage,

@@ -2,9 +2,10 @@
 
 use ringfs_client::{Client, OpenFile, OpenMode};
 use ringfs_platform::Slice;
-use ringfs_wire::{FilePermissions, InodeNumber, Name};
+use ringfs_wire::{FilePermissions, InodeNumber, Name, RenameMode};
 
-use super::{Door, WANTED_SIZE, Walked, is_wanted};
+use super::{Access, Door, WANTED_SIZE, Walked, is_wanted};
+use crate::cluster::Cluster;
 use crate::error::BenchError;
 
 /// Entries asked for at once.
@@ -13,6 +14,7 @@ const PAGE_LEN: u32 = 1_000;
 /// Files in a cluster.
 pub(crate) struct ClusterDoor {
     client: Client,
+    cluster: Cluster,
     /// The directory of this run.
     path: String,
     root: InodeNumber,
@@ -20,12 +22,16 @@ pub(crate) struct ClusterDoor {
 }
 
 impl ClusterDoor {
-    pub(crate) async fn open(client: &Client, path: &str) -> Result<Self, BenchError> {
+    pub(crate) async fn open(
+        client: &Client,
+        path: &str,
+        cluster: &Cluster,
+    ) -> Result<Self, BenchError> {
         let root = client.resolve(path, false).await?;
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let permissions = FilePermissions { mode: 0o755, uid: uid.as_raw(), gid: gid.as_raw() };
-        let (client, path) = (client.clone(), path.to_owned());
-        Ok(Self { client, path, root: root.inode, permissions })
+        let (client, cluster, path) = (client.clone(), cluster.clone(), path.to_owned());
+        Ok(Self { client, cluster, path, root: root.inode, permissions })
     }
 }
 
@@ -61,9 +67,12 @@ impl Door for ClusterDoor {
         &self,
         at: &InodeNumber,
         text: &str,
-        writable: bool,
+        access: Access,
     ) -> Result<OpenFile, BenchError> {
-        let mode = if writable { OpenMode::READ_WRITE } else { OpenMode::READ };
+        let mode = match access {
+            Access::Read | Access::ReadDirect => OpenMode::READ,
+            Access::Write => OpenMode::READ_WRITE,
+        };
         Ok(self.client.open_at(*at, &name(text)?, mode).await?)
     }
 
@@ -99,6 +108,28 @@ impl Door for ClusterDoor {
 
     async fn remove(&self, at: &InodeNumber, text: &str) -> Result<(), BenchError> {
         Ok(self.client.unlink(*at, &name(text)?).await?)
+    }
+
+    fn has_targets(&self) -> bool {
+        true
+    }
+
+    async fn is_at_turn(&self, place: &InodeNumber, who: u32) -> Result<bool, BenchError> {
+        Ok(self.cluster.is_at_turn(*place, who))
+    }
+
+    async fn rename_directory(
+        &self,
+        at: &InodeNumber,
+        from: &str,
+        to: &str,
+    ) -> Result<(), BenchError> {
+        let mode = RenameMode::NoReplace;
+        Ok(self.client.rename(*at, &name(from)?, *at, &name(to)?, mode).await?)
+    }
+
+    async fn remove_directory(&self, at: &InodeNumber, text: &str) -> Result<(), BenchError> {
+        Ok(self.client.rmdir(*at, &name(text)?).await?)
     }
 
     async fn walk(&self, at: &InodeNumber) -> Result<Walked, BenchError> {

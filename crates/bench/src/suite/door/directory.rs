@@ -4,13 +4,15 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Slice};
-use rustix::fs::Advice;
+use ringfs_wire::InodeNumber;
+use rustix::fs::{Advice, OFlags};
 
-use super::{Door, WANTED_SIZE, Walked, is_wanted};
+use super::{Access, Door, WANTED_SIZE, Walked, is_wanted};
+use crate::cluster::Cluster;
 use crate::error::{BenchError, Context};
 
 /// What `statfs` calls a file system in user space, such as a mount of RingFS.
@@ -19,11 +21,13 @@ const FUSE_MAGIC: i64 = 0x6573_5546;
 /// Files in a directory.
 pub(crate) struct DirectoryDoor {
     root: PathBuf,
+    /// What it shows, if it is a mount.
+    cluster: Option<Cluster>,
 }
 
 impl DirectoryDoor {
-    pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    pub(crate) fn new(root: &Path, cluster: Option<Cluster>) -> Self {
+        Self { root: root.to_owned(), cluster }
     }
 }
 
@@ -51,8 +55,13 @@ impl Door for DirectoryDoor {
         opened.map_err(|error| failed("create", at, name, error))
     }
 
-    async fn open(&self, at: &PathBuf, name: &str, writable: bool) -> Result<fs::File, BenchError> {
-        let opened = fs::File::options().read(true).write(writable).open(at.join(name));
+    async fn open(&self, at: &PathBuf, name: &str, access: Access) -> Result<fs::File, BenchError> {
+        let mut options = fs::File::options();
+        options.read(true).write(access == Access::Write);
+        if access == Access::ReadDirect {
+            options.custom_flags(OFlags::DIRECT.bits() as i32);
+        }
+        let opened = options.open(at.join(name));
         opened.map_err(|error| failed("open", at, name, error))
     }
 
@@ -104,6 +113,25 @@ impl Door for DirectoryDoor {
 
     async fn remove(&self, at: &PathBuf, name: &str) -> Result<(), BenchError> {
         fs::remove_file(at.join(name)).map_err(|error| failed("remove", at, name, error))
+    }
+
+    fn has_targets(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    async fn is_at_turn(&self, place: &PathBuf, who: u32) -> Result<bool, BenchError> {
+        let Some(cluster) = &self.cluster else { return Ok(true) };
+        let found = fs::metadata(place).context(format!("look at {}", place.display()))?;
+        Ok(cluster.is_at_turn(InodeNumber(found.ino()), who))
+    }
+
+    async fn rename_directory(&self, at: &PathBuf, from: &str, to: &str) -> Result<(), BenchError> {
+        let renamed = fs::rename(at.join(from), at.join(to));
+        renamed.map_err(|error| failed("rename", at, from, error))
+    }
+
+    async fn remove_directory(&self, at: &PathBuf, name: &str) -> Result<(), BenchError> {
+        fs::remove_dir(at.join(name)).map_err(|error| failed("remove", at, name, error))
     }
 
     async fn walk(&self, at: &PathBuf) -> Result<Walked, BenchError> {

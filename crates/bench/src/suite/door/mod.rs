@@ -29,6 +29,16 @@ pub(crate) fn is_wanted(name: &[u8]) -> bool {
     name.windows(WANTED_TEXT.len()).any(|window| window == WANTED_TEXT)
 }
 
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// Reading past the caches of the kernel: whole blocks into whole blocks of memory.
+    ReadDirect,
+    /// Writing, and reading as well.
+    Write,
+}
+
 /// A way to files. Implementors: [`ClusterDoor`] and [`DirectoryDoor`].
 pub(crate) trait Door {
     /// A directory.
@@ -47,8 +57,15 @@ pub(crate) trait Door {
         &self,
         at: &Self::Place,
         name: &str,
-        writable: bool,
+        access: Access,
     ) -> Result<Self::File, BenchError>;
+    /// Opens a file for writing, created if it does not exist.
+    async fn create_or_open(&self, at: &Self::Place, name: &str) -> Result<Self::File, BenchError> {
+        match self.size(at, name).await {
+            Ok(_) => self.open(at, name, Access::Write).await,
+            Err(_) => self.create(at, name).await,
+        }
+    }
     async fn write(&self, file: &Self::File, offset: u64, data: Slice) -> Result<(), BenchError>;
     /// Up to `len` bytes; fewer only at the end of the file.
     async fn read(
@@ -64,6 +81,18 @@ pub(crate) trait Door {
     /// The size of a file, by its name.
     async fn size(&self, at: &Self::Place, name: &str) -> Result<u64, BenchError>;
     async fn remove(&self, at: &Self::Place, name: &str) -> Result<(), BenchError>;
+    /// Whether anything is known of targets.
+    fn has_targets(&self) -> bool;
+    /// Whether a directory lies on the target whose turn it is if each client has one; true where
+    /// nothing is known of targets.
+    async fn is_at_turn(&self, place: &Self::Place, who: u32) -> Result<bool, BenchError>;
+    async fn rename_directory(
+        &self,
+        at: &Self::Place,
+        from: &str,
+        to: &str,
+    ) -> Result<(), BenchError>;
+    async fn remove_directory(&self, at: &Self::Place, name: &str) -> Result<(), BenchError>;
     /// Goes through one directory.
     async fn walk(&self, at: &Self::Place) -> Result<Walked, BenchError>;
     /// Removes a directory of the root with everything in it.
