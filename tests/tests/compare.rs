@@ -1,5 +1,5 @@
-//! The program that compares a mount with a local directory: it finds nothing where there is nothing, and
-//! does find what differs.
+//! The same calls on a mount and on a local directory, and the program that compares them: it finds
+//! nothing where there is nothing, and does find what differs.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ringfs_tests::skip;
+use ringfs_tests::{Sandbox, can_mount, skip};
 use tempfile::TempDir;
 
 /// A directory that every user may enter, on the local disk.
@@ -34,6 +34,24 @@ fn is_root() -> bool {
         skip("only root can be two users");
     }
     root
+}
+
+#[test]
+fn a_mount_does_what_a_local_directory_does() {
+    if !can_mount() {
+        return;
+    }
+    let (sandbox, local) = (Sandbox::new(), directory());
+    let base = sandbox.path("").canonicalize().expect("the sandbox is there");
+    let (one, two) = (base.join("one"), base.join("two"));
+    let text = |path: &Path| path.to_str().expect("paths of tests are text").to_owned();
+    sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", &text(&one)]);
+    std::fs::create_dir(&two).expect("it is new");
+    sandbox.ok(["mount", &text(&two)]);
+    std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let output = compare(&["--seeds", "4", "--steps", "700"], local.path(), [&one, &two]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -212,7 +212,8 @@ async fn punch_once(
 ) -> Result<(), ClientError> {
     let range = range.start..range.end.min(known.size);
     if range.is_empty() {
-        return Ok(());
+        // Only the times move.
+        return extend(file, known, known.size, deadline).await;
     }
     let Attributes { inode, generation, chunk_size, .. } = *known;
     // Beyond the reach nobody has written anything.

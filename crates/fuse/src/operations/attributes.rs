@@ -1,12 +1,13 @@
 //! Attributes: reading and changing them.
 
 use ringfs_client::Leased;
-use ringfs_wire::{AttributeChanges, Attributes, Errno, InodeNumber, Timestamp};
+use ringfs_wire::{AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, Timestamp};
 
-use crate::abi::{SetAttrIn, fattr, mode};
+use crate::abi::{InHeader, SetAttrIn, fattr, mode};
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
+use crate::operations::data::PRIVILEGE_BITS;
 use crate::worker::Worker;
 
 impl Worker {
@@ -30,8 +31,20 @@ impl Worker {
         }
     }
 
-    pub(crate) async fn set_attributes(&self, inode: InodeNumber, wanted: &SetAttrIn) -> Outcome {
-        let changes = self.changes(wanted);
+    pub(crate) async fn set_attributes(&self, header: &InHeader, wanted: &SetAttrIn) -> Outcome {
+        let inode = InodeNumber(header.node);
+        let mut changes = self.changes(wanted);
+        if changes == AttributeChanges::default() {
+            // A `chown` that names neither owner nor group, or an operation that follows. The
+            // kernel leaves it to us to take privileges away, and has not asked whether the caller
+            // may; if not, what follows does it.
+            let found = self.find_attributes(inode).await?;
+            let FilePermissions { mode, uid, .. } = found.value.permissions;
+            changes.kill_privileges = header.uid == 0 || header.uid == uid;
+            if !changes.kill_privileges && mode & PRIVILEGE_BITS != 0 {
+                return Ok(Answer::Attributes(found));
+            }
+        }
         let changed = self.client.update_leased(inode, changes).await.map_err(gone_is_stale)?;
         Ok(Answer::Attributes(changed))
     }

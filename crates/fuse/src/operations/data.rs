@@ -7,8 +7,8 @@ use ringfs_platform::Slice;
 use ringfs_wire::{AttributeChanges, Errno, InodeNumber};
 
 use crate::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, READ_LOCKOWNER, ReadIn,
-    Reply, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut, allocate, open, seek,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, InHeader, LseekIn, LseekOut, READ_LOCKOWNER,
+    ReadIn, Reply, WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut, allocate, open, seek,
 };
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
@@ -22,7 +22,7 @@ const COPY_PIECE: u64 = 1 << 20;
 const COPY_MAX: u64 = 64 << 20;
 
 /// Modes that let a program run with other rights than its user's: setuid and setgid.
-const PRIVILEGE_BITS: u32 = 0o6000;
+pub(crate) const PRIVILEGE_BITS: u32 = 0o6000;
 /// Modes under which file capabilities count.
 const EXECUTE_BITS: u32 = 0o111;
 
@@ -109,9 +109,18 @@ impl Worker {
         Ok(())
     }
 
-    pub(crate) async fn copy_file_range(&self, wanted: &CopyFileRangeIn, wide: bool) -> Outcome {
+    pub(crate) async fn copy_file_range(
+        &self,
+        header: &InHeader,
+        wanted: &CopyFileRangeIn,
+        wide: bool,
+    ) -> Outcome {
         let source = self.file(wanted.handle_in).await?;
         let target = self.file(wanted.handle_out).await?;
+        if header.uid != 0 {
+            let inode = target.attributes().inode;
+            self.kill_privileges(inode, &target, wanted.handle_out).await?;
+        }
         let len = wanted.len.min(COPY_MAX);
         let mut done = 0;
         while done < len {
@@ -151,11 +160,16 @@ impl Worker {
         Ok(count)
     }
 
-    pub(crate) async fn fallocate(&self, inode: InodeNumber, arguments: &FallocateIn) -> Outcome {
+    pub(crate) async fn fallocate(&self, header: &InHeader, arguments: &FallocateIn) -> Outcome {
+        let inode = InodeNumber(header.node);
         let FallocateIn { handle, offset, length, mode, .. } = *arguments;
         let end = offset.checked_add(length).filter(|end| *end <= i64::MAX as u64);
         let range = offset..end.ok_or(Errno::EFBIG)?;
         let file = self.file(handle).await?;
+        // The kernel says nothing about privileges here or in a copy.
+        if header.uid != 0 {
+            self.kill_privileges(inode, &file, handle).await?;
+        }
         let keep_size = mode & allocate::KEEP_SIZE != 0;
         match mode & !allocate::KEEP_SIZE {
             0 => file.allocate(range, keep_size).await,

@@ -35,7 +35,7 @@ impl Worker {
             }
             Operation::GetAttr(_) => self.get_attributes(node).await,
             Operation::Statx(_) => self.statx(node).await,
-            Operation::SetAttr(arguments) => self.set_attributes(node, arguments).await,
+            Operation::SetAttr(arguments) => self.set_attributes(&request.header, arguments).await,
             Operation::Open(arguments) => self.open(node, arguments).await,
             Operation::Create { arguments, name } => {
                 self.create(&request.header, name, arguments).await
@@ -44,10 +44,10 @@ impl Worker {
             Operation::Release(arguments) => self.release(node, arguments).await,
             Operation::Flush(arguments) => self.flush(node, arguments).await,
             Operation::Fsync(arguments) => self.fsync(arguments).await,
-            Operation::Fallocate(arguments) => self.fallocate(node, arguments).await,
+            Operation::Fallocate(arguments) => self.fallocate(&request.header, arguments).await,
             Operation::Lseek(arguments) => self.lseek(arguments).await,
             Operation::CopyFileRange { arguments, wide } => {
-                self.copy_file_range(arguments, *wide).await
+                self.copy_file_range(&request.header, arguments, *wide).await
             }
             Operation::OpenDir => Ok(Reply::of(&crate::abi::OpenOut::default()).into()),
             Operation::ReadDir { arguments, plus } => {
