@@ -149,6 +149,52 @@ pub(crate) struct Knowledge {
     next_tag: Tag,
 }
 
+/// What the clients of some seeds contend for, doing little else: the data of a few files, their
+/// locks, or the names of a few directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Data,
+    Locks,
+    Names,
+}
+
+impl Subject {
+    /// The one that belongs to a ticket of a thousand, if any does.
+    fn of(ticket: u64) -> Option<Self> {
+        match ticket {
+            0..150 => Some(Self::Data),
+            150..230 => Some(Self::Locks),
+            230..330 => Some(Self::Names),
+            _ => None,
+        }
+    }
+
+    /// How often it has something done that is usually done so often.
+    fn weight(self, choice: Choice, usual: u64) -> u64 {
+        match (self, choice) {
+            (Self::Data | Self::Locks, Choice::Create | Choice::Open) => 2 * usual,
+            (Self::Data, Choice::Write | Choice::Truncate) => 40,
+            (Self::Data, Choice::Fallocate) => 20,
+            (Self::Data, Choice::Read | Choice::SyncFile) => usual,
+            (Self::Locks, Choice::Lock | Choice::Unlock) => 40,
+            (Self::Locks, Choice::Close) => usual,
+            (Self::Names, Choice::MakeDirectory | Choice::RemoveDirectory) => 30,
+            (Self::Names, Choice::Rename) => 40,
+            (Self::Names, Choice::Create | Choice::Unlink | Choice::Lookup) => usual,
+            (Self::Names, Choice::ReadDirectory | Choice::CreateNameless) => usual,
+            _ => 0,
+        }
+    }
+}
+
+fn weights(subject: Option<Subject>, rng: &SimulationRng) -> Vec<(Choice, u64)> {
+    let weight = |(choice, usual): (Choice, u64)| match subject {
+        Some(subject) => (choice, subject.weight(choice, usual)),
+        None => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
+    };
+    CHOICES.into_iter().map(weight).collect()
+}
+
 impl Swarm {
     /// The mix that belongs to a seed.
     pub(crate) fn draw(rng: &SimulationRng) -> Self {
@@ -161,26 +207,8 @@ impl Swarm {
             2 => (3, 1),
             _ => (2, 2),
         };
-        // Some seeds do little but contend for the data of a few files, for their locks, or for the
-        // names of a few directories.
-        let ticket = rng.below(1_000);
-        let (is_about_data, is_about_locks) = (ticket < 150, (150..230).contains(&ticket));
-        let is_about_names = (230..330).contains(&ticket);
-        let weights = CHOICES.map(|(choice, usual)| match choice {
-            Choice::Create | Choice::Open if is_about_data => (choice, 2 * usual),
-            Choice::Write | Choice::Truncate if is_about_data => (choice, 40),
-            Choice::Fallocate if is_about_data => (choice, 20),
-            Choice::Read | Choice::SyncFile if is_about_data => (choice, usual),
-            Choice::Create | Choice::Open if is_about_locks => (choice, 2 * usual),
-            Choice::Lock | Choice::Unlock if is_about_locks => (choice, 40),
-            Choice::Close if is_about_locks => (choice, usual),
-            Choice::MakeDirectory | Choice::RemoveDirectory if is_about_names => (choice, 30),
-            Choice::Rename if is_about_names => (choice, 40),
-            Choice::Create | Choice::Unlink | Choice::Lookup if is_about_names => (choice, usual),
-            Choice::ReadDirectory | Choice::CreateNameless if is_about_names => (choice, usual),
-            _ if is_about_data || is_about_locks || is_about_names => (choice, 0),
-            _ => (choice, usual * [0, 1, 3, 3, 3, 6][rng.below(6) as usize]),
-        });
+        let subject = Subject::of(rng.below(1_000));
+        let weights = weights(subject, rng);
         let faults = Faults {
             connection_loss_per_mille: sometimes(500, 20),
             delay_max: Duration::from_micros(rng.below(5_000)),
@@ -227,11 +255,11 @@ impl Swarm {
             clock_jump: sometimes(300, 300),
             one_way: sometimes(500, 1_000),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
-            labels: match is_about_data || is_about_locks || is_about_names {
-                true => 2,
-                false => 2 + rng.below(5) as u8,
+            labels: match subject {
+                Some(_) => 2,
+                None => 2 + rng.below(5) as u8,
             },
-            weights: weights.to_vec(),
+            weights,
         }
     }
 }
