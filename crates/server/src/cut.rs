@@ -126,9 +126,13 @@ impl Target {
         if let Some(caller) = resize.caller {
             self.record_reply(&mut tx, caller, &after.to_bytes());
         }
-        tx.commit();
+        let position = tx.commit();
         drop(head_lock);
         self.cleaned.borrow_mut().insert(inode);
+        if before.size > at.max(HEAD_SIZE) && !cuts_chunks {
+            // Final as other cuts beyond the head, though only a hole is cut off.
+            self.synced(position).await?;
+        }
         if cuts_chunks {
             // What a writer left who is gone was never counted.
             self.drive_cut(inode, held.keep(), resize.caller.is_some());
