@@ -27,16 +27,13 @@ pub(crate) fn look(side: &Side, mount: usize, targets: &[On]) -> Vec<Option<Stat
     targets.iter().map(|target| side.stat(mount, target).ok()).collect()
 }
 
-/// What became of a target.
+/// What became of a target. Access times do not count: they follow the grain of clocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Fate {
     described: String,
     /// Which times moved; not known of what was not there before. A file system may give the number of
     /// an inode that has just gone to the next one.
     moved: Option<&'static str>,
-    accessed: bool,
-    /// Whether reading had to move the access time.
-    was_due: bool,
 }
 
 impl Fate {
@@ -54,32 +51,19 @@ impl Fate {
                 (false, false) => "both times moved",
             }
         });
-        let accessed = |stat: &Stat| (stat.st_atime, stat.st_atime_nsec);
-        let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
-        let changed = |stat: &Stat| (stat.st_ctime, stat.st_ctime_nsec);
-        let is_due = |stat: &Stat| accessed(stat) <= modified(stat).max(changed(stat));
-        Self {
-            described,
-            moved,
-            accessed: same.is_some_and(|(before, after)| accessed(before) != accessed(after)),
-            was_due: before.is_none_or(is_due),
-        }
+        Self { described, moved }
     }
 
     /// Whether the other can have come of the same step.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         let both = self.moved.zip(other.moved);
-        let may_move = self.accessed || self.was_due;
-        self.described == other.described
-            && both.is_none_or(|(one, other)| one == other)
-            && (may_move || !other.accessed)
+        self.described == other.described && both.is_none_or(|(one, other)| one == other)
     }
 }
 
 impl fmt::Display for Fate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moved = self.moved.unwrap_or("another one than before");
-        let accessed = if self.accessed { ", access time moved" } else { "" };
-        write!(out, "{}, {moved}{accessed}", self.described)
+        write!(out, "{}, {moved}", self.described)
     }
 }
