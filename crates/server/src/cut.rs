@@ -37,6 +37,33 @@ pub(crate) struct Resize<'a> {
     pub(crate) allocated: i64,
 }
 
+impl Resize<'_> {
+    /// What is to be cut from the chunks when a file from `before` ends at `at`: beyond the head
+    /// everything up to its reach may hold bytes that were never acknowledged.
+    fn cut(&self, inode: InodeNumber, before: &Attributes, at: u64) -> Option<PendingCut> {
+        let is_forced = self.above.is_some();
+        let reach = if is_forced { SIZE_MAX } else { before.reach };
+        (reach > at.max(HEAD_SIZE)).then(|| PendingCut {
+            inode,
+            generation: self.generation(before, at, true),
+            // Where chunks hold nothing of the file, a forced cut leaves nothing.
+            length: if is_forced && at <= HEAD_SIZE { 0 } else { at },
+            reach,
+            chunk_size: before.chunk_size,
+            final_cut: false,
+        })
+    }
+
+    /// The content generation afterwards. Clients count on it: within one generation a size only
+    /// grows.
+    fn generation(&self, before: &Attributes, at: u64, cuts_chunks: bool) -> Generation {
+        if !cuts_chunks && at >= before.size {
+            return before.generation;
+        }
+        Generation(before.generation.max(self.above.unwrap_or_default()).0 + 1)
+    }
+}
+
 impl Target {
     /// Truncates or extends a file, together with other attribute changes.
     pub(crate) async fn set_size(
@@ -80,12 +107,8 @@ impl Target {
         let at = size.min(before.size);
         let head_lock = self.store.lock_inode(inode).await;
         let head = self.resized_head(inode, &before, at).await?;
-        // Beyond the head everything up to `reach` may hold bytes that were never acknowledged.
-        let is_forced = resize.above.is_some();
-        let reach = if is_forced { SIZE_MAX } else { before.reach };
-        // Where chunks hold nothing of the file, a forced cut leaves nothing.
-        let length = if is_forced && at <= HEAD_SIZE { 0 } else { at };
-        let cuts_chunks = reach > at.max(HEAD_SIZE);
+        let cut = resize.cut(inode, &before, at);
+        let cuts_chunks = cut.is_some();
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, inode, |inode| {
@@ -101,26 +124,14 @@ impl Target {
             if at <= HEAD_SIZE {
                 inode.lose_chunks();
             }
-            // Clients count on it: within one generation a size only grows.
-            if cuts_chunks || at < before.size {
-                let before = before.generation.max(resize.above.unwrap_or_default());
-                inode.attributes.generation = Generation(before.0 + 1);
-            }
+            inode.attributes.generation = resize.generation(&before, at, cuts_chunks);
             if cuts_chunks {
                 inode.attributes.reach = if at > HEAD_SIZE { at } else { 0 };
             }
         });
         xattrs::follow_changes(&mut tx, inode, resize.changes);
         let mut after = self.attributes_of(inode)?;
-        if cuts_chunks {
-            let cut = PendingCut {
-                inode,
-                generation: after.generation,
-                length,
-                reach,
-                chunk_size: before.chunk_size,
-                final_cut: false,
-            };
+        if let Some(cut) = cut {
             tx.put(Record::PutCut { cut });
         }
         if let Some(caller) = resize.caller {
@@ -129,11 +140,12 @@ impl Target {
         let position = tx.commit();
         drop(head_lock);
         self.cleaned.borrow_mut().insert(inode);
-        if before.size > at.max(HEAD_SIZE) && !cuts_chunks {
+        if !cuts_chunks {
             // Final as other cuts beyond the head, though only a hole is cut off.
-            self.synced(position).await?;
-        }
-        if cuts_chunks {
+            if before.size > at.max(HEAD_SIZE) {
+                self.synced(position).await?;
+            }
+        } else {
             // What a writer left who is gone was never counted.
             self.drive_cut(inode, held.keep(), resize.caller.is_some());
             if !is_defective!(self, answer_cut_early) {
