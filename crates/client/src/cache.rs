@@ -7,7 +7,8 @@
 //! after the last loss of a lease and the last change of that inode or name by this process, and
 //! while no such change and no return of a lease is under way. A value is used only while its
 //! leases are held and the home was heard of in time. Leases survive this process's own changes;
-//! values do not. A lease that is given up passes through the list of returns, so that the door
+//! values do not, unless the reply tells them anew. Of a directory that was empty under a lease on
+//! its content, all names are known from then on, until one of them is forgotten. A lease that is given up passes through the list of returns, so that the door
 //! drops what it made of it first.
 //!
 //! Nothing here waits: locks are held for a few steps of one shard. Deliberately without requests,
@@ -67,6 +68,9 @@ struct Inode {
     names: u64,
     /// Names the present lease on the content.
     content: u64,
+    /// Of a directory: under the lease on the content with this number, names that are not noted
+    /// are missing.
+    complete: u64,
     attributes: Option<Attributes>,
 }
 
@@ -239,6 +243,10 @@ impl LeaseCache {
         let is_settled = entry.changing == 0 && begun >= entry.changed;
         if is_settled && granted.contains(needed(attributes)) {
             entry.attributes = Some(attributes.clone());
+            // All that comes into an empty directory under the lease is noted on its way.
+            if attributes.kind == InodeType::Directory && attributes.size == 0 {
+                entry.complete = entry.content;
+            }
         }
         if granted.contains(Lease::NAMES) { entry.names } else { 0 }
     }
@@ -317,8 +325,12 @@ impl LeaseCache {
     pub(crate) fn name(&self, directory: InodeNumber, name: &Name, now: Duration) -> Found {
         let (inode, names) = {
             let mut shard = self.shard(directory);
-            let record = shard.names.get(&(directory, name.clone())).filter(|r| r.changing == 0);
-            match record.map_or(Known::Nothing, |record| record.known) {
+            let known = match shard.names.get(&(directory, name.clone())) {
+                None => Known::Missing(shard.complete(directory)),
+                Some(record) if record.changing > 0 => Known::Nothing,
+                Some(record) => record.known,
+            };
+            match known {
                 Known::Nothing | Known::Inode(_, 0) | Known::Missing(0) => return Found::Unknown,
                 Known::Inode(inode, names) => (inode, names),
                 Known::Missing(number) => {
@@ -351,7 +363,10 @@ impl LeaseCache {
         name: &Name,
     ) -> Option<Option<InodeNumber>> {
         let mut shard = self.shard(directory);
-        match shard.names.get(&(directory, name.clone()))?.known {
+        let Some(record) = shard.names.get(&(directory, name.clone())) else {
+            return (shard.complete(directory) > 0).then_some(None);
+        };
+        match record.known {
             Known::Nothing => None,
             Known::Missing(_) => Some(None),
             Known::Inode(inode, _) => Some(Some(inode)),
@@ -592,6 +607,9 @@ impl LeaseCache {
             && let Some(record) = shard.names.remove(&victim)
         {
             shard.names_floor = shard.names_floor.max(record.changed);
+            if let Some(directory) = shard.inodes.get(&victim.0) {
+                directory.complete = 0;
+            }
         }
         let changed = shard.names_floor;
         shard.names.get_or_insert(&key, || NameRecord {
@@ -603,6 +621,15 @@ impl LeaseCache {
 }
 
 impl Shard {
+    /// The number of the lease under which names of a directory are missing that are not noted;
+    /// zero if there is none.
+    fn complete(&mut self, directory: InodeNumber) -> u64 {
+        let entry = self.inodes.get(&directory);
+        entry
+            .and_then(|entry| content_of(entry).filter(|number| *number == entry.complete))
+            .unwrap_or(0)
+    }
+
     fn inode(&mut self, inode: InodeNumber) -> &mut Inode {
         let floor = self.inodes_floor;
         let fresh = || Inode { lost: floor, changed: floor, ..Inode::default() };

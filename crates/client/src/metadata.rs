@@ -386,7 +386,7 @@ impl Client {
         if let Some(attributes) = &reply.attributes {
             self.enter(begun, attributes, reply.lease);
         }
-        change.done(None, &[Named::Made(reply.inode)]);
+        change.done(reply.directory.as_ref(), &[Named::Made(reply.inode)]);
         let place = (reply.kind == InodeType::Directory).then_some((directory, name));
         match &reply.attributes {
             Some(attributes) => {
@@ -444,13 +444,13 @@ impl Client {
         let request = MetadataDelete { directory, name: name.clone(), is_directory };
         let result = self.ask_home(directory, &request, deadline).await;
         match &result {
-            Ok(()) => {
-                change.done(None, &[Named::Missing]);
+            Ok(reply) => {
+                change.done(reply.directory.as_ref(), &[Named::Missing]);
                 self.current_session().references.hurry(victim);
             }
             Err(error) => change.failed(error),
         }
-        result
+        result.map(drop)
     }
 }
 

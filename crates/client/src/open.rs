@@ -381,7 +381,7 @@ impl Client {
             if let Some(attributes) = &reply.attributes {
                 self.enter(begun, attributes, reply.lease);
             }
-            change.done(None, &[Named::Made(reply.inode)]);
+            change.done(reply.directory.as_ref(), &[Named::Made(reply.inode)]);
             let near = match reply.attributes {
                 Some(attributes) => {
                     self.reference_near(&session, directory, attributes, deadline).await

@@ -71,11 +71,12 @@ impl Target {
             created: true,
             attributes: Some(inode.attributes.clone()),
             lease: Lease::NONE,
+            directory: None,
         };
         let mut tx = self.store.transaction();
         tx.put(Record::PutInode { inode });
         heritage.put_xattrs(&mut tx, number);
-        // Kept without a lease: when it is repeated, that may be gone.
+        // Kept without what is leased: when it is repeated, the leases may be gone.
         self.record_reply(&mut tx, caller, &answer.to_bytes());
         tx.commit();
         self.sessions.reference(caller.session, number);

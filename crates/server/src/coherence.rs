@@ -5,8 +5,8 @@
 //! knowledge of how leases are kept.
 
 use ringfs_wire::{
-    InodeNumber, InodeType, Lease, LeasePoll, LeasePollReply, LeaseRelease, Name, SessionId,
-    Status, Step, StepResult,
+    Attributes, InodeNumber, InodeType, Lease, LeasePoll, LeasePollReply, LeaseRelease, Name,
+    SessionId, Status, Step, StepResult,
 };
 
 use ringfs_store::namespace;
@@ -135,6 +135,17 @@ impl Target {
         }
         let Some(holder) = self.sessions.holder_of(session) else { return Lease::NONE };
         self.leases.grant(inode, wanted, holder, self.platform.monotonic())
+    }
+
+    /// The attributes of a directory of this home after a change by a session, if its holder may
+    /// know of them.
+    pub(crate) fn directory_after(
+        &self,
+        directory: InodeNumber,
+        session: SessionId,
+    ) -> Option<Attributes> {
+        self.sessions.holder_of(session)?;
+        self.attributes_of(directory).ok()
     }
 
     /// Grants the lease under which a missing name may be cached, if it is missing now.

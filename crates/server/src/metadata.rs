@@ -2,10 +2,10 @@
 
 use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace, xattrs};
 use ringfs_wire::{
-    AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DirectoryItem,
-    DirectoryPage, Errno, InodeNumber, InodeType, Lease, Link, LookupReply, MetadataCreate,
-    MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply, ReadDirectory,
-    ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
+    AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DeleteReply,
+    DirectoryItem, DirectoryPage, Errno, InodeNumber, InodeType, Lease, Link, LookupReply,
+    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply,
+    ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
 };
 
 use crate::birth::{Heritage, new_inode};
@@ -240,18 +240,20 @@ impl Target {
             created: true,
             attributes: Some(inode.attributes.clone()),
             lease: Lease::NONE,
+            directory: None,
         };
         let mut tx = self.store.transaction();
         tx.put(Record::PutInode { inode });
         heritage.put_xattrs(&mut tx, number);
         namespace::execute(&mut tx, &step, StepResult { inode: number }, now, &|_| false);
-        // Kept without a lease: when it is repeated, that may be gone.
+        // Kept without what is leased: when it is repeated, the leases may be gone.
         self.record_reply(&mut tx, caller, &answer.to_bytes());
         tx.commit();
         if request.open {
             self.sessions.reference(caller.session, number);
         }
         answer.lease = self.grant(caller.session, number, request.lease);
+        answer.directory = self.directory_after(directory, caller.session);
         reply(&answer)
     }
 
@@ -285,7 +287,8 @@ impl Target {
             None => Lease::NONE,
         };
         let (inode, kind) = (entry.inode, entry.kind);
-        let answer = CreateReply { inode, kind, created: false, attributes, lease };
+        let directory = self.directory_after(request.directory, caller.session);
+        let answer = CreateReply { inode, kind, created: false, attributes, lease, directory };
         Ok(Some(answer.to_bytes()))
     }
 
@@ -317,9 +320,15 @@ impl Target {
             replaces: None,
         };
         let answer = |inode| {
-            let kind = InodeType::Directory;
-            CreateReply { inode, kind, created: true, attributes: None, lease: Lease::NONE }
-                .to_bytes()
+            CreateReply {
+                inode,
+                kind: InodeType::Directory,
+                created: true,
+                attributes: None,
+                lease: Lease::NONE,
+                directory: None,
+            }
+            .to_bytes()
         };
         if home == self.id {
             let sequence = self.store.allocate(RangeKind::Inode).await.map_err(|e| e.status())?;
@@ -356,7 +365,8 @@ impl Target {
             false => Step::DropLink { inode },
         };
         plan.add(inode, drop, inode);
-        plan.run(self, caller, Vec::new()).await
+        plan.run(self, caller, DeleteReply::default().to_bytes()).await?;
+        reply(&DeleteReply { directory: self.directory_after(directory, caller.session) })
     }
 
     pub(crate) async fn link(&self, request: &Link, caller: Caller) -> Answer {

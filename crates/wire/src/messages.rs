@@ -124,7 +124,7 @@ requests! {
         name: Name,
         /// `rmdir` instead of `unlink`.
         is_directory: bool,
-    } -> ();
+    } -> DeleteReply;
 
     /// Change attributes, including the size (truncate). *Mutation.*
     0x13 mutation MetadataUpdate {
@@ -708,8 +708,19 @@ pub struct CreateReply {
     pub attributes: Option<Attributes>,
     /// What the holder may cache of it; none when the reply is repeated.
     pub lease: Lease,
+    /// The attributes of the directory after it, for who holds leases; none when the reply is
+    /// repeated.
+    pub directory: Option<Attributes>,
 }
-wire_struct!(CreateReply { inode, kind, created, attributes, lease });
+wire_struct!(CreateReply { inode, kind, created, attributes, lease, directory });
+
+/// Body of a reply to [`MetadataDelete`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteReply {
+    /// As in [`CreateReply`].
+    pub directory: Option<Attributes>,
+}
+wire_struct!(DeleteReply { directory });
 
 /// Body of a reply to [`PeekName`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -256,6 +256,67 @@ fn creating_and_removing_keep_what_else_is_known_of_the_directory() {
     assert!(matches!(cache.name(DIRECTORY, &a, NOW), Found::Missing(..)));
 }
 
+/// A cache that has found the directory empty.
+fn empty_directory() -> LeaseCache {
+    let cache = open();
+    cache.enter(cache.begin(), &attributes(DIRECTORY, 0), Lease::ALL, NOW);
+    cache
+}
+
+#[test]
+fn what_an_empty_directory_came_to_hold_is_known() {
+    let cache = empty_directory();
+    let (a, b) = (name("a"), name("b"));
+    assert!(matches!(cache.name(DIRECTORY, &b, NOW), Found::Missing(..)));
+    assert_eq!(cache.last_seen(DIRECTORY, &b), Some(None));
+    let (change, begun) = (cache.begin_change(DIRECTORY), cache.begin_name(DIRECTORY, &a));
+    enter(&cache, cache.begin(), 0);
+    assert_eq!(cache.name(DIRECTORY, &a, NOW), Found::Unknown, "on its way");
+    cache.end_name(begun, DIRECTORY, &a, Named::Made(FILE));
+    cache.end_change(&change, Some(&attributes(DIRECTORY, 1)));
+    assert_eq!(size(&cache, DIRECTORY), Some(1), "told with the change");
+    assert_eq!(cache.name(DIRECTORY, &a, NOW), Found::Inode(FILE, UNTIL));
+    assert!(matches!(cache.name(DIRECTORY, &b, NOW), Found::Missing(..)));
+    let begun = cache.begin_name(DIRECTORY, &b);
+    cache.end_name(begun, DIRECTORY, &b, Named::Unknown);
+    assert_eq!(cache.name(DIRECTORY, &b, NOW), Found::Unknown, "nobody knows");
+    cache.revoke(DIRECTORY, Lease::CONTENT);
+    cache.returned(DIRECTORY);
+    cache.enter(cache.begin(), &attributes(DIRECTORY, 2), Lease::ALL, NOW);
+    assert_eq!(
+        cache.name(DIRECTORY, &name("c"), NOW),
+        Found::Unknown,
+        "others may have been there"
+    );
+}
+
+#[test]
+fn a_directory_is_not_taken_for_empty_once_something_was_begun_in_it() {
+    let cache = open();
+    let (a, asked) = (name("a"), cache.begin());
+    let (change, begun) = (cache.begin_change(DIRECTORY), cache.begin_name(DIRECTORY, &a));
+    cache.enter(asked, &attributes(DIRECTORY, 0), Lease::ALL, NOW);
+    assert_eq!(cache.name(DIRECTORY, &name("b"), NOW), Found::Unknown);
+    cache.end_name(begun, DIRECTORY, &a, Named::Made(FILE));
+    cache.end_change(&change, None);
+    cache.enter(asked, &attributes(DIRECTORY, 0), Lease::ALL, NOW);
+    assert_eq!(cache.name(DIRECTORY, &name("b"), NOW), Found::Unknown);
+}
+
+#[test]
+fn a_directory_whose_names_do_not_fit_is_not_known_whole() {
+    let (cache, _wishes) = cache_of(1);
+    cache.prolong(TARGET, UNTIL);
+    cache.enter(cache.begin(), &attributes(DIRECTORY, 0), Lease::ALL, NOW);
+    for number in 0..1_000 {
+        let name = name(&number.to_string());
+        let begun = cache.begin_name(DIRECTORY, &name);
+        cache.end_name(begun, DIRECTORY, &name, Named::Made(FILE));
+    }
+    let mut found = (0..1_000).map(|number| cache.name(DIRECTORY, &name(&number.to_string()), NOW));
+    assert!(found.all(|found| found == Found::Unknown), "none of them seems missing");
+}
+
 #[test]
 fn two_changes_of_one_name_at_a_time_leave_nothing_known() {
     let cache = open();

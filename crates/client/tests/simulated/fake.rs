@@ -255,7 +255,10 @@ impl Fake {
             AnyRequest::MetadataCreate(r) => self.create(target, r),
             AnyRequest::MetadataDelete(r) => {
                 let removed = self.nodes.borrow_mut().get_mut(&r.directory)?.names.remove(&r.name);
-                removed.ok_or(Errno::ENOENT.into()).map(|_| (Vec::new(), None))
+                let directory = self.get(r.directory).ok();
+                removed
+                    .ok_or(Errno::ENOENT.into())
+                    .map(|_| (DeleteReply { directory }.to_bytes(), None))
             }
             AnyRequest::MetadataUpdate(r) => {
                 if let Some(size) = r.changes.size {
@@ -410,7 +413,8 @@ impl Fake {
             self.references.borrow_mut().insert(inode);
             let attributes = self.near(target, inode);
             let lease = self.grant_near(&attributes, request.lease);
-            let reply = CreateReply { inode, kind, created: false, attributes, lease };
+            let directory = self.get(request.directory).ok();
+            let reply = CreateReply { inode, kind, created: false, attributes, lease, directory };
             return Ok((reply.to_bytes(), None));
         }
         let field = match request.kind {
@@ -430,7 +434,9 @@ impl Fake {
         }
         let attributes = self.near(target, inode);
         let lease = self.grant_near(&attributes, request.lease);
-        Ok((CreateReply { inode, kind, created: true, attributes, lease }.to_bytes(), None))
+        let directory = self.get(request.directory).ok();
+        let reply = CreateReply { inode, kind, created: true, attributes, lease, directory };
+        Ok((reply.to_bytes(), None))
     }
 
     fn page(&self, target: TargetId, request: &ReadDirectory) -> Answer {

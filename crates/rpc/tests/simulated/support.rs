@@ -13,8 +13,8 @@ use ringfs_rpc::{
     greet,
 };
 use ringfs_wire::{
-    AnyRequest, ClusterId, Epoch, Generation, Hello, InodeNumber, MetadataDelete, Name, SessionId,
-    SpaceChange, Status, TargetId, Wire,
+    AnyRequest, ClusterId, DeleteReply, Epoch, Generation, Hello, InodeNumber, MetadataDelete,
+    Name, SessionId, SpaceChange, Status, TargetId, Wire,
 };
 
 pub(crate) const SERVER: SimulatedNode = SimulatedNode(0);
@@ -110,7 +110,7 @@ impl Recorder {
         }
         if header.sequence > entry.0 {
             *self.executed.borrow_mut().entry(name.as_bytes().to_vec()).or_default() += 1;
-            *entry = (header.sequence, Vec::new());
+            *entry = (header.sequence, DeleteReply::default().to_bytes());
         }
         Outgoing::reply(entry.1.clone())
     }
