@@ -18,8 +18,10 @@ def mapping(path, anew):
         maps.pop(path).close()
     if path not in maps:
         handle = os.open(path, os.O_RDWR)
-        maps[path] = mmap.mmap(handle, os.fstat(handle).st_size)
-        os.close(handle)
+        try:
+            maps[path] = mmap.mmap(handle, os.fstat(handle).st_size)
+        finally:
+            os.close(handle)
     return maps[path]
 asked, told = sys.stdin.buffer, sys.stdout.buffer
 for line in asked:

@@ -17,8 +17,16 @@ const LENGTHS: [usize; 8] = [0, 1, 7, 512, 4096, 5000, 70_000, 150_000];
 const MODES: [u32; 12] =
     [0o644, 0o755, 0o600, 0o777, 0o000, 0o4755, 0o2755, 0o2770, 0o1777, 0o6711, 0o444, 0o333];
 const OWNERS: [Option<u32>; 5] = [None, Some(0), Some(1001), Some(2002), Some(3003)];
-const ATTRIBUTES: [&str; 6] =
-    ["user.a", "user.b", "user.c", "trusted.t", "security.s", "nothing.n"];
+const ATTRIBUTES: [&str; 8] = [
+    "user.a",
+    "user.b",
+    "user.c",
+    "trusted.t",
+    "security.s",
+    "nothing.n",
+    "system.posix_acl_access",
+    "system.posix_acl_default",
+];
 /// Bytes of a value; all together stay below what one block of the local file system takes.
 const VALUES: [usize; 4] = [0, 1, 40, 300];
 
@@ -126,6 +134,10 @@ impl Generator {
         flags.extend(
             rarely.iter().filter(|(_, rarity)| self.random.one_in(*rarity)).map(|(flag, _)| *flag),
         );
+        // Ends of files are no places for whole blocks.
+        if flags.contains(&Flag::Direct) {
+            flags.retain(|flag| *flag != Flag::Append);
+        }
         Call::Open { slot: self.slot(), path: self.path(), flags, mode: self.mode() }
     }
 

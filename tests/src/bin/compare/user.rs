@@ -6,9 +6,9 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use crate::step::User;
 
 /// Somebody's user and group.
-const SOMEBODY: u32 = 1001;
+pub(crate) const SOMEBODY: u32 = 1001;
 /// The other group that somebody is in.
-const ANOTHER_GROUP: u32 = 2002;
+pub(crate) const ANOTHER_GROUP: u32 = 2002;
 
 /// Runs `call` as this user.
 pub(crate) fn run_as<R>(user: User, call: impl FnOnce() -> R) -> R {
