@@ -7,7 +7,7 @@
 )]
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ringfs_tests::{Sandbox, can_mount, skip};
@@ -36,22 +36,49 @@ fn is_root() -> bool {
     root
 }
 
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are text")
+}
+
+/// Two nodes of two targets each with two mounts.
+fn mounts() -> (Sandbox, [PathBuf; 2]) {
+    let sandbox = Sandbox::new();
+    let base = sandbox.path("").canonicalize().expect("the sandbox is there");
+    let (one, two) = (base.join("one"), base.join("two"));
+    sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", text(&one)]);
+    std::fs::create_dir(&two).expect("it is new");
+    sandbox.ok(["mount", text(&two)]);
+    std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    (sandbox, [one, two])
+}
+
+fn assert_no_difference(output: &Output) {
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn a_mount_does_what_a_local_directory_does() {
     if !can_mount() {
         return;
     }
-    let (sandbox, local) = (Sandbox::new(), directory());
-    let base = sandbox.path("").canonicalize().expect("the sandbox is there");
-    let (one, two) = (base.join("one"), base.join("two"));
-    let text = |path: &Path| path.to_str().expect("paths of tests are text").to_owned();
-    sandbox.ok(["up", "--nodes", "2", "--targets", "2", "--mount", &text(&one)]);
-    std::fs::create_dir(&two).expect("it is new");
-    sandbox.ok(["mount", &text(&two)]);
-    std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let (local, (_sandbox, [one, two])) = (directory(), mounts());
     let output = compare(&["--seeds", "4", "--steps", "700"], local.path(), [&one, &two]);
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert_no_difference(&output);
+}
+
+/// Each file holds steps after which something was not as on a local directory.
+#[test]
+fn what_differed_once_does_no_more() {
+    if !can_mount() {
+        return;
+    }
+    let (local, (_sandbox, [one, two])) = (directory(), mounts());
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compare");
+    for file in files.read_dir().expect("they are there").flatten() {
+        let output = compare(&["--replay", text(&file.path())], local.path(), [&one, &two]);
+        assert_no_difference(&output);
+    }
 }
 
 #[test]
@@ -61,8 +88,7 @@ fn a_local_directory_does_what_another_one_does() {
     }
     let (local, other) = (directory(), directory());
     let output = compare(&["--seed", "9", "--steps", "1500"], local.path(), [other.path(); 2]);
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert_no_difference(&output);
     let left = |directory: &TempDir| directory.path().read_dir().expect("a directory").count();
     assert_eq!((left(&local), left(&other)), (0, 0), "the program cleans up");
 }

@@ -7,7 +7,7 @@ use crate::abi::{InHeader, SetAttrIn, fattr, mode};
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
-use crate::operations::data::PRIVILEGE_BITS;
+use crate::operations::data::has_privileges;
 use crate::worker::Worker;
 
 impl Worker {
@@ -41,7 +41,7 @@ impl Worker {
             let found = self.find_attributes(inode).await?;
             let FilePermissions { mode, uid, .. } = found.value.permissions;
             changes.kill_privileges = header.uid == 0 || header.uid == uid;
-            if !changes.kill_privileges && mode & PRIVILEGE_BITS != 0 {
+            if !changes.kill_privileges && has_privileges(mode) {
                 return Ok(Answer::Attributes(found));
             }
         }

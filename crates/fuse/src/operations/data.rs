@@ -22,7 +22,10 @@ const COPY_PIECE: u64 = 1 << 20;
 const COPY_MAX: u64 = 64 << 20;
 
 /// Modes that let a program run with other rights than its user's: setuid and setgid.
-pub(crate) const PRIVILEGE_BITS: u32 = 0o6000;
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+/// Without this, setgid means something else.
+const GROUP_EXECUTE: u32 = 0o010;
 /// Modes under which file capabilities count.
 const EXECUTE_BITS: u32 = 0o111;
 
@@ -81,6 +84,9 @@ impl Worker {
             file.write(arguments.offset, data).await
         }
         .map_err(gone_is_stale)?;
+        if arguments.write_flags & WRITE_KILL_SUIDGID != 0 {
+            self.kill_late_privileges(inode, &file).await?;
+        }
         // The kernel leaves this to whoever serves writes that pass the page cache.
         if arguments.flags & open::DATA_SYNC != 0 {
             file.sync().await.map_err(gone_is_stale)?;
@@ -99,13 +105,27 @@ impl Worker {
         let mode = file.attributes().permissions.mode;
         let known = self.mount.handles.get(handle).ok_or(Errno::EBADF)?;
         let may_have_capabilities = mode & EXECUTE_BITS != 0 && !known.has_killed_privileges;
-        if mode & PRIVILEGE_BITS == 0 && !may_have_capabilities {
+        if !has_privileges(mode) && !may_have_capabilities {
             return Ok(());
         }
         let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
         self.client.update(inode, changes).await.map_err(gone_is_stale)?;
         self.mount.handles.note_killed_privileges(handle);
         self.drop_attributes(inode).await;
+        Ok(())
+    }
+
+    /// The same once the change is done: its reply tells of privileges given meanwhile elsewhere.
+    async fn kill_late_privileges(
+        &self,
+        inode: InodeNumber,
+        file: &OpenFile,
+    ) -> Result<(), Failure> {
+        if has_privileges(file.attributes().permissions.mode) {
+            let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
+            self.client.update(inode, changes).await.map_err(gone_is_stale)?;
+            self.drop_attributes(inode).await;
+        }
         Ok(())
     }
 
@@ -133,6 +153,9 @@ impl Worker {
                 Err(_) if done > 0 => break,
                 Err(failure) => return Err(failure),
             }
+        }
+        if header.uid != 0 {
+            self.kill_late_privileges(target.attributes().inode, &target).await?;
         }
         Ok(if wide {
             Reply::of(&CopyFileRangeOut { bytes_copied: done }).into()
@@ -178,6 +201,9 @@ impl Worker {
             _ => return Err(Errno::EOPNOTSUPP.into()),
         }
         .map_err(gone_is_stale)?;
+        if header.uid != 0 {
+            self.kill_late_privileges(inode, &file).await?;
+        }
         if keep_size {
             // For this change Linux would still believe attributes that it asked for before.
             self.drop_attributes(inode).await;
@@ -196,4 +222,9 @@ impl Worker {
         .map_err(gone_is_stale)?;
         Ok(Reply::of(&LseekOut { offset }).into())
     }
+}
+
+/// Whether a mode has what a change by others takes away.
+pub(crate) fn has_privileges(mode: u32) -> bool {
+    mode & SETUID != 0 || mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE
 }

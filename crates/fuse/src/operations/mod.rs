@@ -69,7 +69,7 @@ impl Worker {
             | Operation::GetXattr { .. }
             | Operation::ListXattr { .. }
             | Operation::RemoveXattr { .. } => {
-                self.perform_on_xattr(node, &request.operation).await
+                self.perform_on_xattr(&request.header, &request.operation).await
             }
             Operation::Poll
             | Operation::Unknown

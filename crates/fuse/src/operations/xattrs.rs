@@ -2,13 +2,15 @@
 
 use ringfs_wire::{Errno, InodeNumber, XattrMode, XattrName};
 
-use crate::abi::{GetXattrOut, Operation, Reply, SETXATTR_ACL_KILL_SGID, SetXattrIn};
+use crate::abi::{GetXattrOut, InHeader, Operation, Reply, SETXATTR_ACL_KILL_SGID, SetXattrIn};
 use crate::failure::{Failure, gone_is_stale};
 use crate::operations::Outcome;
 use crate::worker::Worker;
 
 /// `flags` of `setxattr`: it must not exist.
 const CREATE: u32 = 1;
+/// Names that only root is shown begin like this.
+const PRIVILEGED: &[u8] = b"trusted.";
 /// `flags` of `setxattr`: it must exist.
 const REPLACE: u32 = 2;
 
@@ -26,9 +28,10 @@ impl Worker {
 
     pub(crate) async fn perform_on_xattr(
         &self,
-        inode: InodeNumber,
+        header: &InHeader,
         operation: &Operation<'_>,
     ) -> Outcome {
+        let inode = InodeNumber(header.node);
         match operation {
             Operation::SetXattr { arguments, name, value } => {
                 let SetXattrIn { flags, setxattr_flags, .. } = *arguments;
@@ -62,7 +65,10 @@ impl Worker {
             Operation::ListXattr { size } => {
                 let names = self.client.list_xattrs(inode).await.map_err(gone_is_stale)?;
                 let mut list = Vec::new();
-                for name in names {
+                // The kernel asks of those who name one whether they may see it.
+                let is_shown =
+                    |name: &&XattrName| header.uid == 0 || !name.as_bytes().starts_with(PRIVILEGED);
+                for name in names.iter().filter(is_shown) {
                     list.extend_from_slice(name.as_bytes());
                     list.push(0);
                 }
