@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use ringfs_placement::ClusterMap;
 use ringfs_platform::MailboxSender;
-use ringfs_wire::{Attributes, InodeNumber, InodeType, Lease, Name, TargetId};
+use ringfs_wire::{Attributes, InodeNumber, InodeType, Lease, Name, TargetId, Timestamp};
 
 use crate::bounded::Bounded;
 
@@ -303,6 +303,24 @@ impl LeaseCache {
         let attributes = entry.attributes.clone()?;
         let held = Held { attributes_until: Some(until), content: content_of(entry) };
         Some((attributes, held))
+    }
+
+    /// Notes an access time that a home told in passing. It has no part in what a lease promises.
+    pub(crate) fn note_access(&self, told: &Attributes) {
+        let mut shard = self.shard(told.inode);
+        let known = shard.inodes.get(&told.inode).and_then(|entry| entry.attributes.as_mut());
+        // Others may be of before or after somebody set it.
+        if let Some(known) = known.filter(|known| known.changed == told.changed) {
+            known.accessed = known.accessed.max(told.accessed);
+        }
+    }
+
+    /// Forgets attributes whose access time a home has moved without telling it.
+    pub(crate) fn note_read(&self, inode: InodeNumber, now: Timestamp) {
+        let mut shard = self.shard(inode);
+        if let Some(entry) = shard.inodes.get(&inode) {
+            entry.attributes.take_if(|attributes| attributes.access_is_due(now));
+        }
     }
 
     /// The number of the lease on the content of an inode, if it is held.

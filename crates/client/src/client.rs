@@ -44,6 +44,8 @@ pub struct ClientOptions {
     pub attempt_deadline: Duration,
     /// Requests for pieces of chunks that one read, write or tree operation keeps in flight.
     pub parallel_chunks: usize,
+    /// Whether reading moves access times, by the rule of `relatime`.
+    pub access_times: bool,
     /// Deliberate defects.
     #[cfg(feature = "mutations")]
     pub mutations: crate::Mutations,
@@ -55,6 +57,7 @@ impl Default for ClientOptions {
             operation_deadline: Duration::from_secs(30),
             attempt_deadline: Duration::from_secs(2),
             parallel_chunks: 16,
+            access_times: false,
             #[cfg(feature = "mutations")]
             mutations: crate::Mutations::default(),
         }

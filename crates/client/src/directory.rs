@@ -31,8 +31,10 @@ impl Client {
             self.require(directory, Access::READ).await?;
             let deadline = self.deadline();
             let (begun, lease) = (self.begun(), self.wanted(directory));
-            let request = ReadDirectory { directory, after, limit, lease };
+            let touch = after == 0 && self.shared.options.access_times;
+            let request = ReadDirectory { directory, after, limit, lease, touch };
             let mut page = self.ask_home(directory, &request, deadline).await?;
+            self.note_read(directory, touch);
             for item in &page.items {
                 let entered = item.attributes.as_ref();
                 let names = entered.map_or(0, |known| self.enter(begun, known, item.lease));

@@ -17,7 +17,7 @@ use ringfs_platform::Slice;
 use ringfs_rpc::Response;
 use ringfs_wire::{
     Attributes, Errno, Generation, HEAD_SIZE, HeadRead, HeadReadReply, InodeNumber, Request,
-    SpaceChange, Sync, TargetId,
+    SpaceChange, Sync, TargetId, Timestamp,
 };
 
 use crate::client::{Client, Deadline};
@@ -104,6 +104,8 @@ pub(crate) struct FileState {
     /// home has not been told of.
     unreported: Cell<i64>,
     settled: Cell<Settled>,
+    /// The last change after which the home was told that somebody reads.
+    touched: Cell<Timestamp>,
     /// Held by whoever announces a reach.
     pub(crate) reserving: Mutex<()>,
     /// None where another client of the process holds the inode.
@@ -128,6 +130,7 @@ impl FileState {
             extension: Extension::default(),
             unreported: Cell::new(0),
             settled: Cell::default(),
+            touched: Cell::default(),
             reserving: Mutex::default(),
             reference: RefCell::new(reference),
         }
@@ -267,19 +270,27 @@ impl FileState {
 
     /// Asks the home for the attributes of now.
     pub(crate) async fn refresh(&self, deadline: Deadline) -> Result<Attributes, ClientError> {
-        Ok(self.read_head(0, 0, deadline).await?.0)
+        Ok(self.read_head(0, 0, false, deadline).await?.0)
     }
 
     /// The attributes under which `range` can be read without asking the home: it lies in chunks,
-    /// below a size that neither power loss nor, under this generation, anybody takes back.
-    pub(crate) fn settled(&self, range: &Range<u64>) -> Option<Attributes> {
+    /// below a size that neither power loss nor, under this generation, anybody takes back. With
+    /// `touch` the home must know that somebody has read since the last change: only it can move
+    /// the access time.
+    pub(crate) fn settled(&self, range: &Range<u64>, touch: bool) -> Option<Attributes> {
         let Settled { generation, size, until } = self.settled.get();
         let known = self.attributes();
         let holds = range.start >= HEAD_SIZE
             && range.end <= size
             && generation == known.generation
-            && self.client.shared.platform.monotonic() < until;
+            && self.client.shared.platform.monotonic() < until
+            && !(touch && self.is_unread(&known));
         holds.then(|| known.clone())
+    }
+
+    /// Whether nobody is known to have read since the last change.
+    fn is_unread(&self, known: &Attributes) -> bool {
+        known.accessed <= known.last_change() && self.touched.get() != known.last_change()
     }
 
     /// An owner knows of a newer generation.
@@ -287,21 +298,28 @@ impl FileState {
         self.settled.take();
     }
 
-    /// Asks the home for attributes and bytes of the head. If nothing else arrived meanwhile, the
-    /// reply counts even where it goes back.
+    /// Asks the home for attributes and bytes of the head; whether for somebody who reads. If
+    /// nothing else arrived meanwhile, the reply counts even where it goes back.
     pub(crate) async fn read_head(
         &self,
         offset: u64,
         length: u32,
+        touch: bool,
         deadline: Deadline,
     ) -> Result<(Attributes, Option<Slice>), ClientError> {
         let replies = self.replies.get();
-        let request = HeadRead { inode: self.inode(), offset, length };
+        let request = HeadRead { inode: self.inode(), offset, length, touch };
         let until = self.client.shared.platform.monotonic() + SETTLED_LIFETIME;
         let response = self.call(&request, None, deadline).await?;
         let HeadReadReply { attributes, settled: size } = response.reply;
         let is_latest = self.replies.get() == replies;
         self.accept_hint(&attributes)?;
+        if touch {
+            self.touched.set(attributes.last_change());
+            if let Some(cache) = &self.client.shared.cache {
+                cache.note_access(&attributes);
+            }
+        }
         let generation = attributes.generation;
         self.settled.set(Settled { generation, size, until });
         if is_latest {
@@ -410,12 +428,21 @@ impl Drop for FileState {
 pub struct OpenFile {
     pub(crate) file: Rc<FileState>,
     mode: OpenMode,
+    /// Whether reads move the access time.
+    pub(crate) touches: bool,
     pub(crate) ahead: Rc<ReadAhead>,
 }
 
 impl OpenFile {
     pub(crate) fn new(file: Rc<FileState>, mode: OpenMode) -> Self {
-        Self { file, mode, ahead: Rc::default() }
+        let touches = file.client.shared.options.access_times;
+        Self { file, mode, touches, ahead: Rc::default() }
+    }
+
+    /// The same file for reads that leave its access time alone.
+    pub fn without_access_time(mut self) -> Self {
+        self.touches = false;
+        self
     }
 
     /// The inode.

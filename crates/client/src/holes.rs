@@ -95,7 +95,7 @@ async fn seek(file: &Rc<FileState>, offset: u64, wanted: Wanted) -> Result<u64, 
     let mut attempt = 0;
     loop {
         // One byte tells whether there is a head at all.
-        let (now, head) = file.read_head(0, 1, deadline).await?;
+        let (now, head) = file.read_head(0, 1, false, deadline).await?;
         if offset >= now.size {
             return Err(Errno::ENXIO.into());
         }

@@ -213,8 +213,18 @@ impl Client {
 
     /// The target of a symbolic link.
     pub async fn read_link(&self, inode: InodeNumber) -> Result<Vec<u8>, ClientError> {
-        let result = self.ask_home(inode, &ReadLink { inode }, self.deadline()).await;
+        let touch = self.shared.options.access_times;
+        let result = self.ask_home(inode, &ReadLink { inode, touch }, self.deadline()).await;
+        self.note_read(inode, touch);
         result.map_err(|error| error.during("read symlink", Subject::Inode(inode)))
+    }
+
+    /// What was read may have another access time now, if the home was asked to `touch` it.
+    pub(crate) fn note_read(&self, inode: InodeNumber, touch: bool) {
+        let cache = self.shared.cache.as_ref().filter(|_| touch);
+        if let Some(cache) = cache {
+            cache.note_read(inode, Timestamp::from(self.shared.platform.wall()));
+        }
     }
 
     /// Changes attributes. A new size cuts the file, or extends it with zeros.

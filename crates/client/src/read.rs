@@ -43,15 +43,19 @@ impl OpenFile {
             if offset >= end {
                 return Ok(Vec::new());
             }
-            read_range(&self.file, offset..end).await
+            read_range(&self.file, offset..end, self.touches).await
         };
         result.await.map_err(|error| self.explain(error, "read"))
     }
 }
 
-async fn read_range(file: &Rc<FileState>, range: Range<u64>) -> Result<Vec<Slice>, ClientError> {
+async fn read_range(
+    file: &Rc<FileState>,
+    range: Range<u64>,
+    touch: bool,
+) -> Result<Vec<Slice>, ClientError> {
     let deadline = file.client.deadline();
-    if let Some(known) = file.settled(&range) {
+    if let Some(known) = file.settled(&range, touch) {
         match read_chunks(file, range.clone(), &known, deadline).await {
             Err(error) if error.is_stale() => file.unsettle(),
             result => return result,
@@ -62,7 +66,7 @@ async fn read_range(file: &Rc<FileState>, range: Range<u64>) -> Result<Vec<Slice
         let known = file.attributes().clone();
         let early = below(chunk_part(&range), known.size);
         let (head, chunks) = join(
-            read_head(file, head_part(&range), deadline),
+            read_head(file, head_part(&range), touch, deadline),
             read_chunks(file, early.clone(), &known, deadline),
         )
         .await;
@@ -99,12 +103,13 @@ fn below(range: Range<u64>, size: u64) -> Range<u64> {
 async fn read_head(
     file: &FileState,
     range: Range<u64>,
+    touch: bool,
     deadline: Deadline,
 ) -> Result<(Attributes, Option<Slice>), ClientError> {
     debug_assert!(range.end <= HEAD_SIZE, "heads end at the head size");
     let length = (range.end - range.start) as u32;
     let offset = if length == 0 { 0 } else { range.start };
-    let (attributes, bytes) = file.read_head(offset, length, deadline).await?;
+    let (attributes, bytes) = file.read_head(offset, length, touch, deadline).await?;
     let expected = below(range, attributes.size);
     let bytes = padded(bytes, expected.end - expected.start);
     Ok((attributes, bytes.into_iter().next()))

@@ -124,7 +124,13 @@ impl Client {
     ) -> Result<Vec<(Name, InodeNumber)>, ClientError> {
         let mut after = 0;
         loop {
-            let request = ReadDirectory { directory, after, limit: PAGE_LEN, lease: Lease::NONE };
+            let request = ReadDirectory {
+                directory,
+                after,
+                limit: PAGE_LEN,
+                lease: Lease::NONE,
+                touch: false,
+            };
             let page = match self.ask_home(directory, &request, self.deadline()).await {
                 Err(error) if error.errno() == Errno::ENOENT => return Ok(Vec::new()),
                 result => result?,

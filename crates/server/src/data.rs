@@ -34,6 +34,9 @@ pub(crate) struct HeadPiece {
 impl Target {
     pub(crate) async fn head_read(&self, request: &HeadRead) -> Answer {
         let mut found = self.file(request.inode).await?;
+        if request.touch {
+            self.note_access(request.inode);
+        }
         for _ in 0..HEAD_READ_ATTEMPTS {
             let bytes = self.head_slot(&found, request.offset, u64::from(request.length)).await?;
             let now = self.file(request.inode).await?;

@@ -167,6 +167,11 @@ impl Target {
         if found.attributes.kind != InodeType::Directory {
             return Err(Errno::ENOTDIR.into());
         }
+        drop(state);
+        if request.touch {
+            self.note_access(directory);
+        }
+        let state = self.store.state();
         let limit = request.limit.clamp(1, PAGE_MAX) as usize;
         let after = (directory, request.after.saturating_add(1));
         let mut entries = state.dentries.range(after..=(directory, u64::MAX));
@@ -197,7 +202,20 @@ impl Target {
         if found.attributes.kind != InodeType::Symlink {
             return Err(Errno::EINVAL.into());
         }
+        if request.touch {
+            self.note_access(request.inode);
+        }
         reply(&found.symlink().to_vec())
+    }
+
+    /// Moves the access time of what is being read, if it is due. Nobody waits for it and nothing is
+    /// logged: it is written down with the next change of the inode, or by a snapshot.
+    pub(crate) fn note_access(&self, inode: InodeNumber) {
+        let now = self.now();
+        let is_due = |found: &Inode| found.attributes.access_is_due(now);
+        if self.store.state().inodes.get(&inode).is_some_and(|found| is_due(found)) {
+            self.store.note_access(inode, now);
+        }
     }
 
     pub(crate) async fn create(&self, request: &MetadataCreate, caller: Caller) -> Answer {

@@ -1,12 +1,14 @@
 //! What a target knows, as ordered maps in memory.
 //!
 //! Invariant: [`State::apply`] is the only code that changes them, at run time and at replay, so
-//! replaying the log gives the state that produced it. Deliberately without I/O and without
-//! checks: whoever writes a record has checked it.
+//! replaying the log gives the state that produced it, but for access times. Deliberately without
+//! I/O and without checks: whoever writes a record has checked it.
 
 use std::collections::BTreeMap;
 
-use ringfs_wire::{InodeNumber, InodeType, Name, OperationId, SessionId, TargetId, XattrName};
+use ringfs_wire::{
+    InodeNumber, InodeType, Name, OperationId, SessionId, TargetId, Timestamp, XattrName,
+};
 
 use crate::record::{Floor, HeadSlot, Inode, PendingCut, Prepared, RangeKind, Record};
 
@@ -125,6 +127,13 @@ impl State {
             Record::DeleteXattr { inode, name } => {
                 self.xattrs.remove(&(inode, name));
             }
+        }
+    }
+
+    /// Moves an access time, without a record: it may be lost until the inode is next written down.
+    pub(crate) fn note_access(&mut self, inode: InodeNumber, now: Timestamp) {
+        if let Some(found) = self.inodes.get_mut(&inode) {
+            found.attributes.accessed = now;
         }
     }
 

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringfs_platform::{Disk, FileHandle, Platform, StorageError};
-use ringfs_wire::{CHUNK_SIZE, ClusterId, Errno, FilePermissions, TargetId, Wire};
+use ringfs_wire::{
+    CHUNK_SIZE, ClusterId, Errno, FilePermissions, InodeNumber, TargetId, Timestamp, Wire,
+};
 
 use crate::chunks::Chunks;
 use crate::data::FloorKeeper;
@@ -261,6 +263,11 @@ impl Store {
     /// The state as of now.
     pub fn state(&self) -> Ref<'_, State> {
         self.engine().state.borrow()
+    }
+
+    /// Moves an access time, in memory only.
+    pub fn note_access(&self, inode: InodeNumber, now: Timestamp) {
+        self.engine().state.borrow_mut().note_access(inode, now);
     }
 
     /// Starts a transaction. It must not be held across an await.

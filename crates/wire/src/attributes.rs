@@ -6,6 +6,9 @@ use crate::ids::{Generation, InodeNumber};
 /// The unit in which space is allocated, in bytes.
 pub const BLOCK_SIZE: u64 = 4_096;
 
+/// How old an access time may get while a file is read, in seconds.
+const ACCESS_TIME_SECONDS: i64 = 24 * 60 * 60;
+
 /// A point in time: seconds since the Unix epoch (may be negative) and nanoseconds below 10^9.
 ///
 /// Without padding: a home keeps four of them in memory for every inode.
@@ -149,6 +152,18 @@ impl Attributes {
             }
             _ => 0,
         }
+    }
+
+    /// Whether who reads now has to move the access time: it would otherwise not tell that
+    /// somebody has read since the last change, or within a day (`relatime`).
+    pub fn access_is_due(&self, now: Timestamp) -> bool {
+        self.accessed <= self.last_change()
+            || now.seconds.saturating_sub(self.accessed.seconds) >= ACCESS_TIME_SECONDS
+    }
+
+    /// The later of the times of the last change of the content and of anything.
+    pub fn last_change(&self) -> Timestamp {
+        self.modified.max(self.changed)
     }
 
     /// Takes note of what was allocated, less what was freed.

@@ -181,12 +181,16 @@ requests! {
         limit: u32,
         /// What the session's holder wants to cache of each inode that lives here.
         lease: Lease,
+        /// Whether the access time of the directory moves, if it is due.
+        touch: bool,
     } -> DirectoryPage;
 
     /// The target of a symlink.
     0x18 query ReadLink {
         /// The symlink.
         inode: InodeNumber,
+        /// Whether its access time moves, if it is due.
+        touch: bool,
     } -> Vec<u8>;
 
     /// Read from the head. The bulk of the reply may be shorter than asked: the rest is zeros up
@@ -198,6 +202,8 @@ requests! {
         offset: u64,
         /// Bytes wanted.
         length: u32,
+        /// Whether the access time moves, if it is due: somebody reads, here or beyond the head.
+        touch: bool,
     } -> HeadReadReply;
 
     /// Write into the head and extend the file when it ends later. *Mutation.*

@@ -116,7 +116,8 @@ impl MountArguments {
         let deadline = self.how.deadline.map(|seconds| Duration::from_secs(seconds.into()));
         let operation_deadline = deadline.unwrap_or(options.operation_deadline);
         let attempt_deadline = options.attempt_deadline.min(operation_deadline);
-        ClientOptions { operation_deadline, attempt_deadline, ..options }
+        let access_times = !self.how.noatime;
+        ClientOptions { operation_deadline, attempt_deadline, access_times, ..options }
     }
 
     fn options(

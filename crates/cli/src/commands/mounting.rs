@@ -44,6 +44,9 @@ pub(crate) struct MountChoice {
     /// Cache nothing: every call asks the servers
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Leave access times alone when files are read
+    #[arg(long)]
+    pub(crate) noatime: bool,
     /// How long a call waits for a server that is away before it fails [default: 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) deadline: Option<u32>,
@@ -175,6 +178,7 @@ pub(crate) async fn start(
     arguments.extend([OsStr::new("--data"), found.directory.path().as_os_str()]);
     arguments.extend(choice.allow_other.then_some(OsStr::new("--allow-other")));
     arguments.extend(choice.no_cache.then_some(OsStr::new("--no-cache")));
+    arguments.extend(choice.noatime.then_some(OsStr::new("--noatime")));
     let deadline = choice.deadline.map(|seconds| seconds.to_string());
     if let Some(deadline) = &deadline {
         arguments.extend(["--deadline", deadline].map(OsStr::new));

@@ -42,7 +42,7 @@ fn command_lines_are_judged() {
     check("mkdir -p /a/b", true);
     check("", false);
     check("mount", false);
-    check("mount /mnt --name a --workers 3 --allow-other --no-cache --foreground", true);
+    check("mount /mnt --name a --workers 3 --allow-other --no-cache --noatime --foreground", true);
     check("mount /mnt --workers 0", false);
     check("mount /mnt /other", false);
     check("unmount /mnt", true);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ringfs_client::ClientError;
+use ringfs_client::{ClientError, ClientOptions, OpenFile};
 use ringfs_wire::*;
 
-use crate::fake::{CHUNK, OWNER, name, run};
+use crate::fake::{CHUNK, OWNER, name, run, run_with};
 
 const CHUNK_WRITE: ChunkWrite =
     ChunkWrite { inode: InodeNumber(0), generation: Generation(0), chunk_size: 0, offset: 0 };
@@ -181,6 +181,38 @@ fn below_a_settled_size_chunks_are_read_without_the_home() {
         // What was told long ago counts no more.
         platform.sleep(Duration::from_secs(11)).await;
         assert_eq!(homes_asked(CHUNK, 10).await, 1);
+    });
+}
+
+#[test]
+fn the_home_is_told_once_after_each_change_that_somebody_reads() {
+    let options = ClientOptions { access_times: true, ..ClientOptions::default() };
+    run_with(options, None, |shared, fake, platform| async move {
+        let client = shared.client(&platform);
+        let file = client.create(InodeNumber::ROOT, &name("f"), OWNER, true).await.unwrap();
+        file.write(0, vec![1; 3 * CHUNK as usize]).await.unwrap();
+        fake.settled.set(2 * CHUNK);
+        file.read(0, 10).await.unwrap();
+        let homes_asked = async |file: &OpenFile| {
+            fake.asked.borrow_mut().clear();
+            file.read(CHUNK, 10).await.unwrap();
+            let asked = fake.asked.take();
+            asked.iter().filter(|(_, request)| matches!(request, AnyRequest::HeadRead(_))).count()
+        };
+        assert_eq!(homes_asked(&file).await, 0);
+        file.write(CHUNK, vec![2; 10]).await.unwrap();
+        let silent = client.open(file.inode()).await.unwrap().without_access_time();
+        assert_eq!(homes_asked(&silent).await, 0);
+        assert_eq!(homes_asked(&file).await, 1);
+        let known = fake.attributes(file.inode());
+        assert!(known.accessed > known.modified);
+        assert_eq!(homes_asked(&file).await, 0);
+        // A time that lies ahead stays later than that of any access.
+        let ahead = Timestamp { seconds: 1 << 40, nanos: 0 };
+        let changes = AttributeChanges { modified: Some(ahead), ..Default::default() };
+        client.update(file.inode(), changes).await.unwrap();
+        file.read(0, 10).await.unwrap();
+        assert_eq!(homes_asked(&file).await, 0);
     });
 }
 

@@ -135,6 +135,15 @@ impl Fake {
         attributes.changed = now;
     }
 
+    fn note_access(&self, inode: InodeNumber) {
+        let now = self.now();
+        let mut nodes = self.nodes.borrow_mut();
+        let attributes = &mut nodes.get_mut(&inode).unwrap().attributes;
+        if attributes.access_is_due(now) {
+            attributes.accessed = now;
+        }
+    }
+
     pub(crate) fn attributes(&self, inode: InodeNumber) -> Attributes {
         self.nodes.borrow()[&inode].attributes.clone()
     }
@@ -187,6 +196,9 @@ impl Fake {
     fn data(&self, request: &AnyRequest, bulk: &Slice) -> Option<Answer> {
         Some(match request {
             AnyRequest::HeadRead(r) => {
+                if r.touch {
+                    self.note_access(r.inode);
+                }
                 let settled = self.settled.get();
                 let reply = |attributes| HeadReadReply { attributes, settled }.to_bytes();
                 let bytes = self.content(r.inode, r.offset, u64::from(r.length));
@@ -554,12 +566,20 @@ pub(crate) fn run_shared<T: 'static, F: Future<Output = T> + 'static>(
     cache_inodes: Option<usize>,
     body: impl FnOnce(SharedClient, Rc<Fake>, Platform) -> F,
 ) -> T {
+    run_with(ClientOptions::default(), cache_inodes, body)
+}
+
+/// The same with these options.
+pub(crate) fn run_with<T: 'static, F: Future<Output = T> + 'static>(
+    options: ClientOptions,
+    cache_inodes: Option<usize>,
+    body: impl FnOnce(SharedClient, Rc<Fake>, Platform) -> F,
+) -> T {
     let simulation = Simulation::new(7, Default::default());
     let fake = Fake::new();
     serve(&simulation.platform(SERVER), &fake);
     let platform = simulation.platform(CLIENT);
-    let (map, options) = (fake.map.clone(), ClientOptions::default());
-    let shared = SharedClient::new(&platform, map, key(), options, cache_inodes);
+    let shared = SharedClient::new(&platform, fake.map.clone(), key(), options, cache_inodes);
     let body = body(shared, fake, platform.clone());
     let result = Rc::new(RefCell::new(None));
     let slot = result.clone();

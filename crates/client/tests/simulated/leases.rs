@@ -202,7 +202,7 @@ fn the_door_drops_a_lease_before_it_is_given_back() {
 
 /// Reads a file of `len` bytes by small pieces in order; tells how many requests that took.
 async fn read_in_pieces(fake: &Fake, file: &OpenFile, len: usize, expected: u8) -> usize {
-    let read = HeadRead { inode: InodeNumber(0), offset: 0, length: 0 };
+    let read = HeadRead { inode: InodeNumber(0), offset: 0, length: 0, touch: false };
     let before = fake.count(&read);
     let mut offset = 0;
     loop {
@@ -241,7 +241,7 @@ fn what_is_read_ahead_is_used_under_its_lease_only() {
         file.read_on(12_288, 4_096).await.unwrap();
         fake.revocations.borrow_mut().push(asked_back(1, inode, Lease::CONTENT));
         door.platform.sleep(Duration::from_millis(300)).await;
-        let read = HeadRead { inode, offset: 0, length: 0 };
+        let read = HeadRead { inode, offset: 0, length: 0, touch: false };
         let before = fake.count(&read);
         file.read_on(16_384, 4_096).await.unwrap();
         assert_eq!(fake.count(&read), before + 1);

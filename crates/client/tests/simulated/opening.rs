@@ -100,7 +100,7 @@ fn a_session_is_kept_alive_while_it_holds_something() {
 fn an_expired_session_makes_handles_stale_and_the_client_goes_on() {
     run(|client, fake, _| async move {
         let file = client.create(ROOT, &name("f"), OWNER, true).await.unwrap();
-        let head = HeadRead { inode: ROOT, offset: 0, length: 0 };
+        let head = HeadRead { inode: ROOT, offset: 0, length: 0, touch: false };
         fake.fail(&head, &[Status::SessionExpired]);
         let error = file.read(0, 10).await.unwrap_err();
         assert!(matches!(error, ClientError::SessionExpired { .. }) && error.is_outcome_unknown());

@@ -112,6 +112,7 @@ pub(crate) mod open {
     pub(crate) const APPEND: u32 = 0o2000;
     /// Part of O_SYNC as well.
     pub(crate) const DATA_SYNC: u32 = 0o10000;
+    pub(crate) const NO_ACCESS_TIME: u32 = 0o1000000;
     #[cfg(target_arch = "x86_64")]
     pub(crate) const DIRECT: u32 = 0o40000;
     #[cfg(not(target_arch = "x86_64"))]

@@ -36,7 +36,10 @@ const LEASE_PAUSE: Duration = Duration::from_millis(5);
 
 impl Worker {
     pub(crate) async fn read(&self, inode: InodeNumber, arguments: &ReadIn) -> Outcome {
-        let file = self.file(arguments.handle).await?;
+        let mut file = self.file(arguments.handle).await?;
+        if arguments.flags & open::NO_ACCESS_TIME != 0 {
+            file = file.without_access_time();
+        }
         let fills_pages = arguments.read_flags & READ_LOCKOWNER == 0;
         let unleased = self.mount.caching && fills_pages && !self.lease_pages(inode).await?;
         let (offset, size) = (arguments.offset, arguments.size as usize);

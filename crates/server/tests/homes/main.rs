@@ -4,3 +4,4 @@ mod attributes;
 mod exchange;
 mod nameless;
 mod support;
+mod times;

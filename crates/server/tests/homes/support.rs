@@ -28,6 +28,7 @@ const REMOVAL_SECONDS_MAX: u32 = 5;
 
 /// A session with every target of the node.
 pub(crate) struct Session {
+    simulation: Rc<Simulation>,
     platform: Platform,
     map: ClusterMap,
     peers: BTreeMap<TargetId, Peer>,
@@ -53,7 +54,12 @@ where
     assert_eq!(up, Outcome::Done, "the node starts");
     let platform = simulation.platform(CLIENT);
     let peers = (0..targets).map(|id| (TargetId(id), peer(&platform, &map, TargetId(id))));
-    let session = Session { peers: peers.collect(), platform: platform.clone(), map };
+    let session = Session {
+        simulation: Rc::clone(&simulation),
+        peers: peers.collect(),
+        platform: platform.clone(),
+        map,
+    };
     let test = test(session);
     let done = Rc::new(Cell::new(false));
     let finished = Rc::clone(&done);
@@ -88,6 +94,11 @@ fn peer(platform: &Platform, map: &ClusterMap, target: TargetId) -> Peer {
 }
 
 impl Session {
+    /// Sets the node's clock to so many hours after the true time.
+    pub(crate) fn set_clock(&self, hours: i64) {
+        self.simulation.skew_wall(SERVER, hours * 3_600_000_000_000);
+    }
+
     /// Whose `inode` is.
     pub(crate) fn home(&self, inode: InodeNumber) -> TargetId {
         self.map.home(inode)

@@ -114,7 +114,8 @@ fn a_listing_leases_what_lives_beside_its_name() {
         let a = world.mount(1).await;
         let file = a.file(ROOT, "f").await;
         let (far, _) = world.directory(&a, false).await;
-        let request = ReadDirectory { directory: ROOT, after: 0, limit: 100, lease: NAMED };
+        let request =
+            ReadDirectory { directory: ROOT, after: 0, limit: 100, lease: NAMED, touch: false };
         let page = a.ask(ROOT, &request).await.unwrap();
         let lease = |inode| page.items.iter().find(|item| item.inode == inode).unwrap().lease;
         assert_eq!((lease(file), lease(far)), (NAMED, Lease::NONE));

@@ -1,7 +1,7 @@
 //! What a step does to attributes: of all files and directories that it names, before and after.
 //!
-//! Times are compared by whether they moved, not by what they are. An access time may be told late
-//! (docs/semantics.md, "Access times"), but never moves where the rule forbids it.
+//! Times are compared by whether they moved, not by what they are. Access times are left out: whoever
+//! reads may move one at any time, and it may be told late (docs/semantics.md, "Access times").
 
 use std::fmt;
 
