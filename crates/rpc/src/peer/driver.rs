@@ -215,9 +215,14 @@ impl Inner {
             if state {
                 self.has_state.set(true);
             }
-            if !frames.is_empty()
-                && let Err(error) = sender.send(frames).await
-            {
+            if frames.is_empty() {
+                continue;
+            }
+            // The time keeper may have looked when these still waited to be sent.
+            if self.calls.borrow().is_earlier_than_armed(now + self.options.attempt_deadline) {
+                self.alarm.ring();
+            }
+            if let Err(error) = sender.send(frames).await {
                 return End::Broken(error.to_string());
             }
         }

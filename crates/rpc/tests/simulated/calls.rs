@@ -189,6 +189,22 @@ fn what_always_takes_longer_than_a_first_attempt_succeeds() {
 }
 
 #[test]
+fn each_attempt_has_its_deadline_also_after_patience_was_asked_for() {
+    for seed in 0..20 {
+        let world = World::new(seed);
+        *world.service.answers.borrow_mut() = vec![Status::Busy];
+        *world.service.delays.borrow_mut() = vec![Duration::ZERO, 20 * SECOND, Duration::ZERO];
+        let (peer, platform) = (peer(&world.client), world.client.clone());
+        let taken = world.run(async move {
+            peer.call(&mutation("x"), None).await.unwrap();
+            platform.monotonic()
+        });
+        assert_eq!(world.service.begun.borrow().len(), 3, "busy, too slow, answered");
+        assert!(taken < 5 * SECOND, "seed {seed}: {taken:?}");
+    }
+}
+
+#[test]
 fn patience_is_asked_for_and_granted() {
     let world = World::new(6);
     *world.service.answers.borrow_mut() =
@@ -326,14 +342,25 @@ fn an_expired_session_ends_every_call() {
 
 #[test]
 fn idle_and_abandoned_connections_close() {
-    let world = World::new(11);
+    (0..20).for_each(close_idle_and_abandoned);
+}
+
+fn close_idle_and_abandoned(seed: u64) {
+    let world = World::new(seed);
     let peer = peer(&world.client);
     let first = peer.clone();
-    world.run(async move { first.call(&Echo {}, None).await.unwrap() });
+    let platform = world.client.clone();
+    world.run(async move {
+        first.call(&Echo {}, None).await.unwrap();
+        platform.sleep(5 * SECOND).await;
+        first.call(&Echo {}, None).await.unwrap();
+        first.call(&Echo {}, None).await.unwrap();
+    });
     world.wait(25 * SECOND);
     assert_eq!(world.service.disconnects.get(), 0);
-    world.wait(40 * SECOND);
-    assert_eq!(world.service.disconnects.get(), 1, "closed when idle");
+    // Well before a session without a sign of life ends: it may hold nothing but this connection.
+    world.wait(10 * SECOND);
+    assert_eq!(world.service.disconnects.get(), 1, "seed {seed}: closed when idle");
     let second = peer.clone();
     world.run(async move { second.call(&Echo {}, None).await.unwrap() });
     drop(peer);
