@@ -111,6 +111,23 @@ impl Sessions {
         })
     }
 
+    /// Counts the latest sign of life of a process as one of its session; whether that was later
+    /// than the session's own.
+    pub(crate) fn lives_with_its_process(&self, session: SessionId) -> bool {
+        let table = &mut *self.table.borrow_mut();
+        let Some(entry) = table.sessions.get(&session) else { return false };
+        let (holder, own) = (entry.holder, entry.last_seen);
+        let of_process = table.sessions.values().filter(|other| other.holder == holder);
+        let latest = of_process.map(|other| other.last_seen).max().unwrap_or(own);
+        if holder == SessionId::default() || latest <= own {
+            return false;
+        }
+        if let Some(entry) = table.sessions.get_mut(&session) {
+            entry.last_seen = latest;
+        }
+        true
+    }
+
     /// How many sessions are alive.
     pub(crate) fn count(&self) -> usize {
         self.table.borrow().sessions.len()
@@ -290,6 +307,23 @@ mod tests {
         sessions.open(worker, holder, Duration::ZERO);
         sessions.open(holder, holder, Duration::ZERO);
         assert_eq!(sessions.expired(LEASE_LIFETIME), (vec![holder], Some(SESSION_LIFETIME)));
+    }
+
+    #[test]
+    fn an_idle_session_lives_as_long_as_its_process() {
+        let sessions = Sessions::default();
+        let (idle, busy, holder, alone) = (SessionId(1), SessionId(2), SessionId(3), SessionId(4));
+        sessions.open(idle, holder, Duration::ZERO);
+        sessions.open(busy, holder, Duration::ZERO);
+        sessions.open(alone, SessionId(0), Duration::ZERO);
+        assert!(!sessions.lives_with_its_process(idle), "nobody was heard of");
+        let heard = Duration::from_secs(30);
+        sessions.seen(busy, heard);
+        assert!(sessions.lives_with_its_process(idle));
+        assert!(!sessions.lives_with_its_process(idle), "not twice for one sign of life");
+        assert!(!sessions.lives_with_its_process(alone));
+        assert_eq!(sessions.expired(SESSION_LIFETIME).0, [alone]);
+        assert_eq!(sessions.expired(heard + SESSION_LIFETIME).0, [idle, busy, alone]);
     }
 
     #[test]

@@ -416,9 +416,15 @@ impl Target {
             let state = self.store.state();
             state.sessions.get(&session).is_some_and(|logged| !logged.slots.is_empty())
         };
-        if !has_slots && self.sessions.is_idle(session) && !self.file_locks.is_user(session) {
-            self.sessions.seen(session, self.platform.monotonic());
-            return;
+        if !has_slots && self.sessions.is_idle(session) {
+            // A process keeps its locks alive by another session; without any they end.
+            if !self.file_locks.is_user(session) {
+                self.sessions.seen(session, self.platform.monotonic());
+                return;
+            }
+            if self.sessions.lives_with_its_process(session) {
+                return;
+            }
         }
         if has_slots {
             tracing::info!(target = %self.id, %session, "session expired");
