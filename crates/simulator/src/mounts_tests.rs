@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use futures_util::future::join;
+use ringfs_platform::Platform;
 use ringfs_platform::sim::{Simulation, SimulationOptions};
 use ringfs_rpc::ClusterKey;
 use ringfs_wire::InodeNumber;
@@ -10,15 +12,17 @@ use super::*;
 use crate::kernel::File;
 use crate::workload::{Knowledge, Swarm};
 
-const SEED: u64 = 1;
 const MACHINES: [SimulatedNode; 2] = [SimulatedNode(100), SimulatedNode(101)];
 /// Longest that a scene may take.
 const LIMIT: Duration = Duration::from_secs(100);
 const LEN: u64 = 3 * 4096;
 
 /// Plays a scene on two machines that have the cluster mounted.
-fn play<F: Future<Output = ()> + 'static>(scene: impl FnOnce([Rc<Kernel>; 2]) -> F) {
-    let simulation = Simulation::new(SEED, SimulationOptions::default());
+fn play<F: Future<Output = ()> + 'static>(
+    seed: u64,
+    scene: impl FnOnce([Rc<Kernel>; 2], Platform) -> F,
+) {
+    let simulation = Simulation::new(seed, SimulationOptions::default());
     let rng = simulation.random();
     let mut swarm = Swarm::draw(&rng);
     swarm.calm();
@@ -41,7 +45,7 @@ fn play<F: Future<Output = ()> + 'static>(scene: impl FnOnce([Rc<Kernel>; 2]) ->
     let kernels =
         MACHINES.map(|node| mounts.kernel(&shared, &cluster, node).expect("it is mounted"));
     let has_ended = Rc::new(std::cell::Cell::new(false));
-    let (scene, ended) = (scene(kernels), has_ended.clone());
+    let (scene, ended) = (scene(kernels, platform.clone()), has_ended.clone());
     platform.spawn(async move {
         scene.await;
         ended.set(true);
@@ -70,7 +74,7 @@ async fn reads_pages(kernel: &Kernel, inode: InodeNumber) -> bool {
 
 #[test]
 fn a_file_is_cached_as_soon_as_its_writer_has_closed_it() {
-    play(|[kernel, _]| async move {
+    play(1, |[kernel, _], _| async move {
         let (file, inode) = written(&kernel).await;
         assert!(!reads_pages(&kernel, inode).await, "it is open for writing");
         kernel.close(file).await.unwrap();
@@ -84,7 +88,7 @@ fn a_file_is_cached_as_soon_as_its_writer_has_closed_it() {
 
 #[test]
 fn a_file_that_another_mount_has_just_changed_is_read_past_the_pages() {
-    play(|[here, there]| async move {
+    play(1, |[here, there], _| async move {
         let (file, inode) = written(&here).await;
         here.close(file).await.unwrap();
         assert!(reads_pages(&here, inode).await);
@@ -92,5 +96,30 @@ fn a_file_that_another_mount_has_just_changed_is_read_past_the_pages() {
         there.write(file, 0, &[7]).await.unwrap();
         there.close(file).await.unwrap();
         assert!(!reads_pages(&here, inode).await);
+    });
+}
+
+#[test]
+fn two_mounts_that_cache_a_file_append_to_it_at_once() {
+    (0..20).for_each(append_at_once);
+}
+
+fn append_at_once(seed: u64) {
+    play(seed, |[here, there], platform| async move {
+        let (file, inode) = written(&here).await;
+        here.close(file).await.unwrap();
+        // Beyond the time in which what was contested is granted to nobody.
+        platform.sleep(Duration::from_secs(5)).await;
+        for kernel in [&here, &there] {
+            assert!(reads_pages(kernel, inode).await, "both cache it");
+        }
+        let begun = platform.monotonic();
+        let appends = join(here.append(inode, b"one"), there.append(inode, b"two"));
+        let (one, two) = appends.await;
+        assert_eq!((one, two), (Ok(()), Ok(())));
+        assert!(
+            platform.monotonic() - begun < Duration::from_secs(5),
+            "neither waits for the other's pages"
+        );
     });
 }

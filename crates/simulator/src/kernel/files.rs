@@ -265,21 +265,26 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let (inode, end) = (file.inode, offset + data.len() as u64);
         let pages = pages_of(offset, end);
-        let _busy = self.make_busy(inode, pages.clone()).await;
-        if file.is_direct {
-            self.cache.borrow_mut().drop_pages(inode, pages.clone());
-        }
+        // A direct write holds no pages while it waits; it drops them before and after.
+        let _busy = match file.is_direct {
+            true => {
+                self.drop_idle_pages(inode, pages.clone()).await;
+                None
+            }
+            false => Some(self.make_busy(inode, pages.clone()).await),
+        };
         let mut body = Writer::default();
         body.u64(file.handle).u64(offset).u32(data.len() as u32).u32(0).u64(0);
         body.u32(abi::READ_WRITE | flags).u32(0).bytes(data);
         let read = |reader: &mut Reader<'_>| Ok(u64::from(reader.u32()?));
         let written = self.ask(Opcode::Write, inode, &body.0, read).await;
+        if file.is_direct {
+            self.drop_idle_pages(inode, pages.clone()).await;
+        }
         let mut cache = self.cache.borrow_mut();
         match written {
             Ok(count) if count == data.len() as u64 => {
-                if file.is_direct {
-                    cache.drop_pages(inode, pages);
-                } else {
+                if !file.is_direct {
                     cache.write_pages(inode, offset, data);
                 }
                 cache.note_written(inode, end);
