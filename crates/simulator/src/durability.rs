@@ -310,7 +310,7 @@ fn matches(object: Object, model: &Model, found: &Found) -> bool {
     }
 }
 
-/// Whether each attribute of an inode was found with the value it has in one of `models`. Calls
+/// Whether each attribute of an inode, also each extended one, was found with the value it has in one of `models`. Calls
 /// that overlapped may have changed different ones, in another order than the one at hand.
 fn matches_in_parts<'a>(
     object: Object,
@@ -321,8 +321,11 @@ fn matches_in_parts<'a>(
     let Some(shown) = found.shown.get(&number) else { return false };
     let none = BTreeMap::new();
     let xattrs = found.xattrs.get(&number).unwrap_or(&none);
-    let mut is_found = [false; 5];
-    for inode in models.filter_map(|model| model.inode(Id::Number(number))) {
+    let mut is_found = [false; 4];
+    let mut keys: BTreeMap<Key, bool> = xattrs.keys().map(|key| (*key, false)).collect();
+    let inodes: Vec<&Inode> = models.filter_map(|model| model.inode(Id::Number(number))).collect();
+    keys.extend(inodes.iter().flat_map(|inode| inode.xattrs.keys()).map(|key| (*key, false)));
+    for inode in inodes {
         let is_size_right = match &inode.kind {
             Kind::File(content) => content.size() == shown.size,
             _ => true,
@@ -330,13 +333,15 @@ fn matches_in_parts<'a>(
         let parts = [
             is_size_right,
             inode.mode == shown.mode,
-            inode.xattrs == *xattrs,
             admits_time(inode.accessed, shown.accessed),
             admits_time(inode.modified, shown.modified),
         ];
         is_found.iter_mut().zip(parts).for_each(|(found, part)| *found |= part);
+        keys.iter_mut().for_each(|(key, is_found)| {
+            *is_found |= inode.xattrs.get(key) == xattrs.get(key);
+        });
     }
-    is_found == [true; 5]
+    is_found == [true; 4] && keys.into_values().all(|is_found| is_found)
 }
 
 /// Whether the value an object got at this version was promised to survive.

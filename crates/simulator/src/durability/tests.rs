@@ -1,6 +1,6 @@
 //! What may be lost is accepted, what was promised is not.
 
-use ringfs_wire::Errno;
+use ringfs_wire::{Errno, XattrMode};
 
 use super::*;
 use crate::content;
@@ -100,6 +100,24 @@ fn young_names_may_go_but_in_order() {
     }
     let refusal = verdict(&young, &found(&[1], &[])).unwrap_err();
     assert!(refusal.contains("lost an earlier one"), "{refusal}");
+}
+
+#[test]
+fn of_attributes_set_at_once_any_may_survive() {
+    let set = |client, key, tag| {
+        let operation = Operation::SetXattr { inode: FILE, key, tag, mode: XattrMode::Any };
+        Event { client, ..event(9_100, operation, Outcome::Done(Reply::Nothing)) }
+    };
+    let events = [create(5_000, 0), set(0, Key(0), 2), set(1, Key(1), 3)];
+    for left in [&[][..], &[(0, 2)], &[(1, 3)], &[(0, 2), (1, 3)]] {
+        let mut found = found(&[0], &[]);
+        let xattrs = left.iter().map(|(key, tag)| (Key(*key), *tag)).collect();
+        found.xattrs.insert(FILE, xattrs);
+        assert_eq!(verdict(&events, &found), Ok(()), "{left:?}");
+    }
+    let mut found = found(&[0], &[]);
+    found.xattrs.insert(FILE, BTreeMap::from([(Key(0), 3)]));
+    verdict(&events, &found).expect_err("nobody set that");
 }
 
 #[test]
