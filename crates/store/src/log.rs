@@ -13,8 +13,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
-use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Slice, StorageError};
+use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, Platform, Slice, StorageError};
 
 use crate::error::StoreError;
 use batch::{BATCH_ALIGNMENT, BATCH_HEADER, BatchHeader, FLAG_CLEAN, FLAG_NEXT_FILE, finish};
@@ -22,6 +23,8 @@ pub(crate) use replay::{Replayed, replay};
 use ringfs_platform::Signal;
 pub(crate) use walk::{Walked, walk};
 
+/// How often a log without space looks whether there is some.
+const SPACE_RETRY: Duration = Duration::from_millis(500);
 /// Files kept free beyond the current one, so that deletes work on a full disk.
 const SPARE_FILES: u64 = 2;
 /// A batch that has grown to this takes no further group, in bytes.
@@ -401,7 +404,7 @@ impl Log {
     }
 
     /// The task that keeps spare files. Ends when the log closes or fails.
-    pub(crate) async fn run_provision(&self) {
+    pub(crate) async fn run_provision(&self, platform: &Platform) {
         loop {
             let wanted = || (self.closing.get() || self.missing_file().is_some()).then_some(());
             self.provision.until(wanted).await;
@@ -415,8 +418,8 @@ impl Log {
                         tracing::warn!("no space for further log files; only deletes go on");
                     }
                     self.progress.notify();
-                    // Tried again when a change next asks for room.
-                    self.wait_for_demand().await;
+                    // Tried again when a change next asks for room, or soon, so that none has to.
+                    platform.timeout(SPACE_RETRY, self.wait_for_demand()).await;
                 }
                 Err(error) => {
                     self.fail(error);

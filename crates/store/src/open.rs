@@ -172,7 +172,7 @@ fn start_tasks(engine: &Rc<Engine>) {
     let task = engine.clone();
     engine.platform.spawn(async move { task.log.run_writer().await });
     let task = engine.clone();
-    engine.platform.spawn(async move { task.log.run_provision().await });
+    engine.platform.spawn(async move { task.log.run_provision(&task.platform).await });
     engine.platform.spawn(engine.clone().run_syncer());
     engine.platform.spawn(engine.clone().run_snapshots());
 }
