@@ -15,7 +15,7 @@
 //! doors and clocks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ use ringfs_platform::MailboxSender;
 use ringfs_wire::{Attributes, InodeNumber, InodeType, Lease, Name, TargetId, Timestamp};
 
 use crate::bounded::Bounded;
+use crate::cache::heads::Head;
+
+mod heads;
 
 /// Parts of the cache that are locked by themselves.
 const SHARDS: usize = 64;
@@ -53,7 +56,7 @@ struct TargetState {
 }
 
 /// What is known of an inode.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Inode {
     lease: Lease,
     /// When a lease was last lost or returned.
@@ -72,6 +75,7 @@ struct Inode {
     /// are missing.
     complete: u64,
     attributes: Option<Attributes>,
+    head: Option<Head>,
 }
 
 impl Inode {
@@ -81,6 +85,9 @@ impl Inode {
         self.lost = stamp;
         if self.attributes.as_ref().is_some_and(|known| !self.lease.contains(needed(known))) {
             self.attributes = None;
+        }
+        if content_of(self).is_none() {
+            self.head = None;
         }
     }
 }
@@ -112,6 +119,8 @@ struct Shard {
     names: Bounded<(InodeNumber, Name), NameRecord>,
     /// Latest change of a name that is not among them.
     names_floor: u64,
+    /// Bytes of the heads that are kept of its inodes.
+    heads: Arc<AtomicUsize>,
 }
 
 /// What is held of an inode: for the one who answers a question about it.
@@ -400,6 +409,7 @@ impl LeaseCache {
         entry.changing += 1;
         entry.changed = stamp;
         entry.attributes = None;
+        entry.head = None;
         Begun { inode, stamp, held: entry.lease }
     }
 

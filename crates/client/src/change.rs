@@ -114,6 +114,14 @@ impl Client {
         cache.map_or(0, |cache| cache.enter(begun, attributes, granted, now))
     }
 
+    /// Keeps the bytes of a file that came with a reply whose leases have been entered.
+    pub(crate) fn enter_head(&self, begun: u64, inode: InodeNumber, bytes: &[u8]) {
+        let now = self.shared.platform.monotonic();
+        if let Some(cache) = &self.shared.cache {
+            cache.enter_head(begun, inode, bytes, now);
+        }
+    }
+
     /// Notes what a look-up begun at `begun` found, under the lease numbered `names`.
     pub(crate) fn enter_name(
         &self,

@@ -278,7 +278,14 @@ impl Client {
     ) -> Result<LookupReply, ClientError> {
         let (begun, lease) = (self.begun(), self.wanted(directory));
         let named = Some(name.clone());
-        let request = MetadataLookup { directory, name: named, open: false, head: false, lease };
+        let request = MetadataLookup {
+            directory,
+            name: named,
+            open: false,
+            head: false,
+            touch: false,
+            lease,
+        };
         let reply = match self.ask_home(directory, &request, deadline).await {
             Err(error) if error.is(Errno::ENOENT) => {
                 self.enter_missing(begun, directory, name, Lease::NONE);

@@ -8,9 +8,11 @@
 
 use std::rc::Rc;
 
+use ringfs_platform::Slice;
+use ringfs_rpc::Response;
 use ringfs_wire::{
-    Attributes, Errno, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate,
-    MetadataLookup, Name, Status,
+    Attributes, Errno, FilePermissions, HEAD_SIZE, InodeNumber, InodeType, Lease, MetadataCreate,
+    MetadataLookup, Name, Status, Timestamp,
 };
 
 use crate::cache::Named;
@@ -20,7 +22,11 @@ use crate::error::{ClientError, Subject};
 use crate::file::{FileState, OpenFile, Reference};
 use crate::metadata::entry;
 use crate::path::{Destination, split_last};
+use crate::read::padded;
 use crate::session::Session;
+
+/// Files up to this size come with the open that reads them.
+const HEAD_WITH_OPEN_MAX: u64 = 16 << 10;
 
 /// How a path is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +81,7 @@ impl Client {
     /// Opens a regular file for reading and writing, as far as the user's permissions go.
     pub async fn open(&self, inode: InodeNumber) -> Result<OpenFile, ClientError> {
         let result = async {
-            let (file, _) = self.open_inode(inode, self.deadline()).await?;
+            let (file, _) = self.open_inode(inode, false, self.deadline()).await?;
             self.restricted(file)
         };
         result.await.map_err(|error| error.during("open", Subject::Inode(inode)))
@@ -105,7 +111,8 @@ impl Client {
         mode: OpenMode,
     ) -> Result<(OpenFile, Attributes), ClientError> {
         let result = async {
-            let (state, found) = self.open_inode(inode, self.deadline()).await?;
+            let reads = mode.read && !mode.write;
+            let (state, found) = self.open_inode(inode, reads, self.deadline()).await?;
             let mode = self.permitted(&state, mode)?;
             self.cut_found(OpenFile::new(state, mode), found).await
         };
@@ -182,6 +189,30 @@ impl Client {
         }
     }
 
+    /// Opens the regular file with this name for reading, and reads what it begins with: all of a
+    /// file of up to [`HEAD_SIZE`] bytes, and as many of a larger one, as of a moment of the call.
+    /// Where the inode lives beside its name this is one request.
+    pub async fn open_with_head(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+    ) -> Result<(OpenFile, Slice), ClientError> {
+        let result = async {
+            self.require(directory, Access::SEARCH).await?;
+            let opened = self.open_entry(directory, name, true, self.deadline()).await?;
+            let (state, head) = opened.ok_or(Errno::ELOOP)?;
+            let mode = self.permitted(&state, OpenMode::READ)?;
+            Ok::<_, ClientError>((OpenFile::new(state, mode), head))
+        };
+        let (file, head) =
+            result.await.map_err(|error| error.during("open", entry(directory, name)))?;
+        let head = match head {
+            Some(head) => head,
+            None => file.read(0, HEAD_SIZE as usize).await?,
+        };
+        Ok((file, head))
+    }
+
     async fn open_path_once(
         &self,
         path: &[u8],
@@ -256,9 +287,9 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Opened, ClientError> {
         self.require(directory, Access::SEARCH).await?;
-        match self.open_entry(directory, name, deadline).await? {
+        match self.open_entry(directory, name, false, deadline).await? {
             None => Ok(Opened::Symlink),
-            Some(state) => {
+            Some((state, _)) => {
                 let mode = self.permitted(&state, mode)?;
                 self.cut_open(OpenFile::new(state, mode), false).await.map(Opened::File)
             }
@@ -288,13 +319,15 @@ impl Client {
         Ok(file)
     }
 
-    /// Opens a name in one request if its inode lives beside it; `None` for a symbolic link.
+    /// Opens a name in one request if its inode lives beside it, and then brings the head along if
+    /// that is wanted; `None` for a symbolic link.
     async fn open_entry(
         &self,
         directory: InodeNumber,
         name: &Name,
+        head: bool,
         deadline: Deadline,
-    ) -> Result<Option<Rc<FileState>>, ClientError> {
+    ) -> Result<Option<(Rc<FileState>, Option<Slice>)>, ClientError> {
         let mut attempt = 0;
         loop {
             let session = self.current_session();
@@ -303,18 +336,19 @@ impl Client {
                 directory,
                 name: Some(name.clone()),
                 open: true,
-                head: false,
+                head,
+                touch: head && self.shared.options.access_times,
                 lease: Lease::NONE,
             };
             let found = self.call_home(&session, directory, &request, None, deadline).await;
-            let reply = match found {
+            let Response { reply, bulk, .. } = match found {
                 // Nothing is open under the session that expired: the next one serves.
                 Err(ClientError::SessionExpired { .. }) if session.references.is_empty() => {
                     self.back_off(attempt, deadline, Status::SessionExpired).await?;
                     attempt += 1;
                     continue;
                 }
-                result => result?.reply,
+                result => result?,
             };
             let near = match reply.attributes {
                 Some(attributes) => {
@@ -329,9 +363,14 @@ impl Client {
                     return Ok(None);
                 }
                 Ok(Some((attributes, reference))) => {
-                    self.file_state(&session, &attributes, Some(reference))
+                    let head = bulk.map(|bytes| whole_head(bytes, &attributes));
+                    let state = self.file_state(&session, &attributes, Some(reference));
+                    state.map(|state| (state, head))
                 }
-                Ok(None) => self.open_inode(reply.inode, deadline).await.map(|(state, _)| state),
+                Ok(None) => {
+                    let opened = self.open_inode(reply.inode, false, deadline).await;
+                    opened.map(|(state, _)| (state, None))
+                }
                 Err(error) => Err(error),
             };
             match opened {
@@ -394,7 +433,7 @@ impl Client {
                     let state = self.file_state(&session, &attributes, Some(reference));
                     state.map(|state| (state, attributes))
                 }
-                Ok(None) => self.open_inode(reply.inode, deadline).await,
+                Ok(None) => self.open_inode(reply.inode, false, deadline).await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -425,14 +464,15 @@ impl Client {
             session.references.confirm(inode);
             return Ok(Some((attributes, reference)));
         }
-        let attributes = self.take_reference(session, inode, deadline).await?;
+        let attributes = self.take_reference(session, inode, false, deadline).await?;
         Ok(Some((attributes, reference)))
     }
 
-    /// Opens an inode by number.
+    /// Opens an inode by number; `reads` brings the bytes of a small file along.
     async fn open_inode(
         &self,
         inode: InodeNumber,
+        reads: bool,
         deadline: Deadline,
     ) -> Result<(Rc<FileState>, Attributes), ClientError> {
         let session = self.current_session();
@@ -443,31 +483,49 @@ impl Client {
         };
         let attributes = match known {
             Some(known) => known.value,
-            None => self.take_reference(&session, inode, deadline).await?,
+            None => self.take_reference(&session, inode, reads, deadline).await?,
         };
         let state = self.file_state(&session, &attributes, Some(reference))?;
         Ok((state, attributes))
     }
 
-    /// Has the home note the session's reference.
+    /// Has the home note the session's reference. With `reads` the bytes of a file that is known
+    /// to be small come along, and are kept for the first read; but not where that read has to
+    /// move the access time.
     async fn take_reference(
         &self,
         session: &Rc<Session>,
         inode: InodeNumber,
+        reads: bool,
         deadline: Deadline,
     ) -> Result<Attributes, ClientError> {
+        let is_small = |size| (1..=HEAD_WITH_OPEN_MAX).contains(&size);
+        let head = reads
+            && self.known_attributes(inode).is_some_and(|known| {
+                is_small(known.value.size) && !self.moves_access(&known.value)
+            });
         let (begun, lease) = (self.begun(), self.wanted(inode).without(Lease::NAMES));
         let request =
-            MetadataLookup { directory: inode, name: None, open: true, head: false, lease };
-        let reply = self.call_home(session, inode, &request, None, deadline).await?.reply;
+            MetadataLookup { directory: inode, name: None, open: true, head, touch: false, lease };
+        let response = self.call_home(session, inode, &request, None, deadline).await?;
+        let reply = response.reply;
         let home = session.home(inode);
         session.mark_state(home);
         let attributes = reply.attributes.filter(|attributes| attributes.inode == inode);
         let attributes = attributes
             .ok_or_else(|| ClientError::protocol(home, "no attributes from an inode's home"))?;
         self.enter(begun, &attributes, reply.lease);
+        if let Some(bytes) = response.bulk.filter(|_| is_small(attributes.size)) {
+            self.enter_head(begun, inode, &whole_head(bytes, &attributes));
+        }
         session.references.confirm(inode);
         Ok(attributes)
+    }
+
+    /// Whether a read now would move the access time.
+    fn moves_access(&self, attributes: &Attributes) -> bool {
+        let now = Timestamp::from(self.shared.platform.wall());
+        self.shared.options.access_times && attributes.access_is_due(now)
     }
 
     /// The state that all handles of an open file share.
@@ -527,4 +585,9 @@ impl Client {
         }
         Ok(OpenFile::new(state, OpenMode { read, write, ..OpenMode::default() }))
     }
+}
+
+/// The head of a file as it is read: the home leaves out zeros at its end.
+fn whole_head(bytes: Slice, attributes: &Attributes) -> Slice {
+    padded(Some(bytes), attributes.size.min(HEAD_SIZE)).pop().unwrap_or_default()
 }

@@ -52,11 +52,15 @@ impl Target {
                 }
             },
         };
-        let Some(found) = found else {
+        let Some(mut found) = found else {
             return reply(&LookupReply { inode, kind, attributes: None, lease: Lease::NONE });
         };
         if request.open {
             self.sessions.reference(session, inode);
+        }
+        if request.head && request.touch && kind == InodeType::File {
+            self.note_access(inode);
+            found.attributes.accessed = self.attributes_of(inode)?.accessed;
         }
         // Names are leased with the entry only.
         let wanted = match request.name {

@@ -86,6 +86,8 @@ requests! {
         open: bool,
         /// Send the head of a regular file as bulk, if the inode lives here too.
         head: bool,
+        /// With the head: move the access time if it is due.
+        touch: bool,
         /// What the session's holder wants to cache of the inode found; with a name and
         /// [`Lease::CONTENT`], of the directory if the name is missing.
         lease: Lease,

@@ -507,9 +507,7 @@ impl<'a, D: Door> Worker<'a, D> {
     async fn read_small(&mut self, index: u64) -> Result<(), BenchError> {
         let who = self.neighbour();
         let (extent, name) = (Self::small_extent(who, index), small_name(who, index));
-        let file = self.door.open(&self.tree()?.small, &name, Access::Read).await?;
-        let read = self.door.read(&file, 0, extent.len).await?;
-        self.door.close(file).await?;
+        let read = self.door.read_whole(&self.tree()?.small, &name, extent.len).await?;
         self.check(extent, &read, || format!("{SMALL}/{name}"))
     }
 

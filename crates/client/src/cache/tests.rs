@@ -385,3 +385,45 @@ fn names_are_bounded_and_forget_no_race() {
     cache.enter_missing(begun, DIRECTORY, &a, Lease::CONTENT, NOW);
     assert_eq!(cache.name(DIRECTORY, &a, NOW), Found::Unknown);
 }
+
+#[test]
+fn a_head_is_given_out_once_and_only_while_it_is_true() {
+    let cache = open();
+    let kept = |cache: &LeaseCache| cache.take_head(FILE, NOW).map(|head| head.bytes().to_vec());
+    let keep = |begun: u64| cache.enter_head(begun, FILE, b"bytes", NOW);
+    keep(cache.begin());
+    assert_eq!(kept(&cache), None, "no lease");
+    enter(&cache, cache.begin(), 5);
+    keep(cache.begin());
+    assert_eq!(kept(&cache), Some(b"bytes".to_vec()));
+    assert_eq!(kept(&cache), None, "once");
+    keep(cache.begin());
+    let change = cache.begin_change(FILE);
+    keep(cache.begin());
+    cache.end_change(&change, None);
+    assert_eq!(kept(&cache), None, "changed");
+    let asked = cache.begin();
+    cache.revoke(FILE, Lease::CONTENT);
+    cache.returned(FILE);
+    enter(&cache, cache.begin(), 5);
+    keep(asked);
+    assert_eq!(kept(&cache), None, "asked for before it was lost");
+    keep(cache.begin());
+    cache.revoke(FILE, Lease::CONTENT);
+    assert_eq!(kept(&cache), None, "lost");
+}
+
+#[test]
+fn heads_that_nobody_reads_make_room() {
+    let cache = open();
+    let bytes = vec![1; 16 << 10];
+    let inodes = || (0..10_000).map(|number| InodeNumber((7 << 40) + 1_000 + number));
+    for inode in inodes() {
+        cache.enter(cache.begin(), &attributes(inode, 1), Lease::ALL, NOW);
+        cache.enter_head(cache.begin(), inode, &bytes, NOW);
+        assert!(cache.shard(inode).heads.load(Ordering::Relaxed) <= 512 << 10);
+    }
+    let kept = inodes().filter(|inode| cache.take_head(*inode, NOW).is_some()).count();
+    assert!((64..=2_048).contains(&kept), "{kept}");
+    assert!(inodes().all(|inode| cache.shard(inode).heads.load(Ordering::Relaxed) == 0));
+}

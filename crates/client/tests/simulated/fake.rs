@@ -384,7 +384,9 @@ impl Fake {
             self.references.borrow_mut().insert(inode);
         }
         let lease = self.grant_near(&attributes, request.lease);
-        Ok((LookupReply { inode, kind, attributes, lease }.to_bytes(), None))
+        let bulk = (request.head && kind == InodeType::File && attributes.is_some())
+            .then(|| self.content(inode, 0, HEAD_SIZE));
+        Ok((LookupReply { inode, kind, attributes, lease }.to_bytes(), bulk))
     }
 
     fn missing(&self, wanted: Lease) -> Answer {

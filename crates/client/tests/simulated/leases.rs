@@ -53,7 +53,8 @@ fn leased<F: Future<Output = ()> + 'static>(
 
 fn lookups(fake: &Fake) -> usize {
     let (directory, lease) = (ROOT, Lease::NONE);
-    let lookup = MetadataLookup { directory, name: None, open: false, head: false, lease };
+    let lookup =
+        MetadataLookup { directory, name: None, open: false, head: false, touch: false, lease };
     let get = AttributesGet { inodes: Vec::new(), lease, named: None };
     fake.count(&lookup) + fake.count(&get)
 }
@@ -143,6 +144,32 @@ fn a_file_opened_again_under_a_lease_asks_nobody() {
         client.unlink(ROOT, &name("f")).await.unwrap();
         door.platform.sleep(Duration::from_millis(100)).await;
         assert!(!fake.references.borrow().contains(&inode));
+    });
+}
+
+#[test]
+fn the_bytes_of_a_small_file_come_with_the_open() {
+    leased(1_000, |client, fake, door, shared| async move {
+        let other = shared.client(&door.platform);
+        let made = client
+            .create_leased(ROOT, &name("f"), OWNER, 0, true, OpenMode::READ_WRITE)
+            .await
+            .unwrap();
+        let inode = made.1.value.inode;
+        made.0.write(0, vec![7; 3_901]).await.unwrap();
+        made.0.close().await.unwrap();
+        door.platform.sleep(Duration::from_millis(1_500)).await;
+        client.attributes_leased(inode).await.unwrap();
+        let reads = || fake.count(&HeadRead { inode, offset: 0, length: 0, touch: false });
+        let before = (lookups(&fake), reads());
+        let (file, _) = client.open_leased(inode, OpenMode::READ).await.unwrap();
+        // By whichever worker.
+        let attached = other.attach(&file.attributes(), OpenMode::READ).unwrap();
+        let bytes = attached.read_first(0, 4_096).await.unwrap();
+        assert_eq!(bytes[0][..], [7; 3_901][..]);
+        assert_eq!((lookups(&fake), reads()), (before.0 + 1, before.1));
+        assert_eq!(attached.read_first(0, 4_096).await.unwrap()[0][..], bytes[0][..]);
+        assert_eq!(reads(), before.1 + 1, "given out once");
     });
 }
 

@@ -26,6 +26,27 @@ fn a_reference_lives_as_long_as_the_last_handle() {
 }
 
 #[test]
+fn a_small_file_is_opened_and_read_in_one_request() {
+    run(|client, fake, platform| async move {
+        let file = client.create(ROOT, &name("f"), OWNER, true).await.unwrap();
+        file.write(0, vec![7; 3_901]).await.unwrap();
+        let asked = fake.asked.borrow().len();
+        let (again, head) = client.open_with_head(ROOT, &name("f")).await.unwrap();
+        assert_eq!(head[..], [7; 3_901][..]);
+        assert_eq!(fake.asked.borrow().len(), asked + 1);
+        // What the home leaves out at the end of a hole is zeros, and a longer file goes on.
+        client.truncate(again.inode(), HEAD_SIZE + 1).await.unwrap();
+        let (_, head) = client.open_with_head(ROOT, &name("f")).await.unwrap();
+        assert_eq!((head.len() as u64, head[3_900], head[3_901]), (HEAD_SIZE, 7, 0));
+        drop((file, again));
+        platform.sleep(SETTLED).await;
+        client.symlink(ROOT, &name("link"), b"f", OWNER).await.unwrap();
+        let refused = client.open_with_head(ROOT, &name("link")).await;
+        assert_eq!(refused.err().map(|error| error.errno()), Some(Errno::ELOOP));
+    });
+}
+
+#[test]
 fn reopening_while_a_drop_is_on_its_way_keeps_the_reference() {
     run(|client, fake, platform| async move {
         let file = client.create(ROOT, &name("f"), OWNER, true).await.unwrap();

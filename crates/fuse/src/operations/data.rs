@@ -44,7 +44,7 @@ impl Worker {
         let unleased = self.mount.caching && fills_pages && !self.lease_pages(inode).await?;
         let (offset, size) = (arguments.offset, arguments.size as usize);
         let read = match fills_pages {
-            true => file.read_slices(offset, size).await,
+            true => file.read_first(offset, size).await,
             // The kernel reads nothing ahead here.
             false => file.read_on(offset, size).await,
         };

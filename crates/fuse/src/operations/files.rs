@@ -22,7 +22,8 @@ const REST: Duration = Duration::from_secs(2);
 impl Worker {
     pub(crate) async fn open(&self, inode: InodeNumber, arguments: &OpenIn) -> Outcome {
         let moment = self.mount.gate.now();
-        let opened = self.client.open_leased(inode, OpenMode::READ_WRITE).await;
+        let mode = if reads_only(arguments.flags) { OpenMode::READ } else { OpenMode::READ_WRITE };
+        let opened = self.client.open_leased(inode, mode).await;
         let (file, leased) = opened.map_err(gone_is_stale)?;
         if arguments.flags & open::TRUNCATE != 0 {
             self.cut(inode, arguments.open_flags).await?;
@@ -102,7 +103,7 @@ impl Worker {
         is_settled: bool,
     ) -> OpenOut {
         let inode = leased.value.inode;
-        let reads_only = flags & open::ACCESS_MODE == open::READ_ONLY && flags & open::APPEND == 0;
+        let reads_only = reads_only(flags);
         let is_cached = reads_only
             && flags & open::DIRECT == 0
             && is_settled
@@ -174,4 +175,9 @@ impl Worker {
         synced?;
         Ok(Reply::empty().into())
     }
+}
+
+/// Whether a file is opened for reading and nothing else.
+fn reads_only(flags: u32) -> bool {
+    flags & open::ACCESS_MODE == open::READ_ONLY && flags & open::APPEND == 0
 }

@@ -62,7 +62,10 @@ fn a_file_that_lost_its_last_name_gets_no_other() {
         let born = session.create(create(ROOT, "f", InodeType::File, 0o644)).await;
         let (name, head, lease) = (Some(name("f")), false, Lease::NONE);
         session
-            .ask(ROOT, &MetadataLookup { directory, name: name.clone(), open, head, lease })
+            .ask(
+                ROOT,
+                &MetadataLookup { directory, name: name.clone(), open, head, touch: false, lease },
+            )
             .await
             .unwrap();
         for (inode, text) in [(made, "once"), (born, "f")] {

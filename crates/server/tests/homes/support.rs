@@ -163,7 +163,8 @@ impl Session {
         text: &str,
     ) -> Result<InodeNumber, Status> {
         let (name, lease) = (Some(name(text)), Lease::NONE);
-        let request = MetadataLookup { directory, name, open: false, head: false, lease };
+        let request =
+            MetadataLookup { directory, name, open: false, head: false, touch: false, lease };
         Ok(self.ask(directory, &request).await?.inode)
     }
 

@@ -96,6 +96,7 @@ fn a_name_that_is_missing_is_leased_with_its_directory() {
             name: Some(name("f")),
             open: false,
             head: false,
+            touch: false,
             lease: Lease::ATTRIBUTES,
         };
         let refused = b.ask(ROOT, &unleased).await;

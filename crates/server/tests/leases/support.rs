@@ -223,7 +223,8 @@ impl Mount {
         name: Option<&Name>,
     ) -> Result<LookupReply, Status> {
         let (name, lease) = (name.cloned(), Lease::ALL);
-        let request = MetadataLookup { directory: at, name, open: false, head: false, lease };
+        let request =
+            MetadataLookup { directory: at, name, open: false, head: false, touch: false, lease };
         self.ask(at, &request).await
     }
 

@@ -28,6 +28,7 @@ fn a_frame_survives_the_wire() {
         name: Some(Name::new(b"x").unwrap()),
         open: false,
         head: true,
+        touch: false,
         lease: Lease::ALL,
     };
     let bytes = header().frame(&body.to_bytes(), 4096);

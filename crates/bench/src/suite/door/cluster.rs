@@ -89,6 +89,18 @@ impl Door for ClusterDoor {
         Ok(file.read_slices(offset, len).await?)
     }
 
+    /// The head comes with the open.
+    async fn read_whole(
+        &self,
+        at: &InodeNumber,
+        text: &str,
+        len: usize,
+    ) -> Result<Vec<Slice>, BenchError> {
+        let (file, head) = self.client.open_with_head(*at, &name(text)?).await?;
+        file.close().await?;
+        Ok(vec![head.slice(0..len.min(head.len()))])
+    }
+
     async fn sync(&self, file: &OpenFile) -> Result<(), BenchError> {
         Ok(file.sync().await?)
     }

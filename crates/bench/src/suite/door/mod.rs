@@ -74,6 +74,18 @@ pub(crate) trait Door {
         offset: u64,
         len: usize,
     ) -> Result<Vec<Slice>, BenchError>;
+    /// Opens a file, reads up to `len` bytes from its beginning, and closes it.
+    async fn read_whole(
+        &self,
+        at: &Self::Place,
+        name: &str,
+        len: usize,
+    ) -> Result<Vec<Slice>, BenchError> {
+        let file = self.open(at, name, Access::Read).await?;
+        let read = self.read(&file, 0, len).await?;
+        self.close(file).await?;
+        Ok(read)
+    }
     async fn sync(&self, file: &Self::File) -> Result<(), BenchError>;
     /// Drops what the caches of this machine hold of the file, as far as that can be asked for.
     async fn forget(&self, file: &Self::File) -> Result<(), BenchError>;
