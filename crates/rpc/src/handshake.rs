@@ -1,7 +1,7 @@
 //! The handshake that opens a connection: Hello, Challenge, Proof, Welcome.
 //!
-//! The server proves first that it knows the cluster key, then the client; the Welcome, an empty
-//! reply, comes from the shard of the target. Before the Proof was checked, nothing that the other
+//! The server proves first that it knows the cluster key, then the client; the Welcome comes from
+//! the shard of the target. Before the Proof was checked, nothing that the other
 //! end sends reaches anybody, and it learns no more than why it is turned away. Nothing here
 //! retries.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringfs_platform::{Frame, Handoff, Link, LinkReceiver, LinkSender, Platform};
 use ringfs_wire::{
     Challenge, ClusterId, Epoch, FrameHeader, HELLO_OPCODE, Hello, NO_SLOT, Proof, SessionId,
-    Status, TargetId, Wire,
+    Status, TargetId, Welcome, Wire,
 };
 
 use crate::framing::OTHER_VERSION;
@@ -160,7 +160,7 @@ pub(crate) async fn introduce(
     identity: &Identity,
     target: TargetId,
     fresh: bool,
-) -> Result<(), Unwelcome> {
+) -> Result<Welcome, Unwelcome> {
     let nonce = random_nonce(platform);
     let hello = Hello { target, session: identity.session, holder: identity.holder, fresh, nonce };
     let header = greeting(identity.cluster, identity.session, target);
@@ -183,16 +183,27 @@ pub(crate) async fn introduce(
         return Err(Unwelcome::Refused(Refusal::Key));
     }
 
-    match refusal(&receiver.receive().await?)? {
-        None => Ok(()),
+    let answer = receiver.receive().await?;
+    match refusal(&answer)? {
+        None => match open::<Welcome>(&answer) {
+            Ok((_, welcome)) => Ok(welcome),
+            Err(_) => Err(Unwelcome::Refused(Refusal::Malformed)),
+        },
         Some(status) if status == Refusal::Key.status() => Err(Unwelcome::Refused(Refusal::Key)),
         Some(status) => Err(Unwelcome::Status(status)),
     }
 }
 
 /// The reply that opens or refuses a connection.
-pub(crate) fn welcome(cluster: ClusterId, target: TargetId, admitted: Result<(), Status>) -> Frame {
-    reply(cluster, target, admitted.err(), &[])
+pub(crate) fn welcome(
+    cluster: ClusterId,
+    target: TargetId,
+    admitted: Result<Welcome, Status>,
+) -> Frame {
+    match admitted {
+        Ok(welcome) => reply(cluster, target, None, &welcome.to_bytes()),
+        Err(status) => reply(cluster, target, status, &[]),
+    }
 }
 
 /// The status of a reply in the handshake, if it is a failure.

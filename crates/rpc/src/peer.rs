@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use ringfs_platform::{Address, Platform, Slice};
 use ringfs_wire::{
-    Epoch, HEADER_LEN, InodeNumber, LocksRestate, MAX_BODY_LEN, MAX_BULK_LEN, Request,
-    SLOTS_PER_SESSION, SessionId, Status, TargetId, Wire,
+    Acknowledged, Epoch, HEADER_LEN, InodeNumber, Lineage, LocksRestate, MAX_BODY_LEN,
+    MAX_BULK_LEN, Request, SLOTS_PER_SESSION, SessionId, Status, TargetId, Wire,
 };
 
 use crate::bell::Bell;
@@ -60,6 +60,8 @@ pub struct Response<T> {
     pub reply: T,
     /// The data that came with it.
     pub bulk: Option<Slice>,
+    /// Who sent it.
+    pub by: Acknowledged,
 }
 
 /// One target, as one shard talks to it. Clones share connection, slots and credits; with the
@@ -94,6 +96,8 @@ struct Inner {
     /// Wakes the time keeper: something is due earlier than it thinks.
     alarm: Bell,
     interrupt: Cell<Option<Interrupt>>,
+    /// Of the target, as the present connection was welcomed.
+    lineage: Cell<Lineage>,
 }
 
 impl Peer {
@@ -127,6 +131,7 @@ impl Peer {
             bell: Bell::default(),
             alarm: Bell::default(),
             interrupt: Cell::new(None),
+            lineage: Cell::default(),
         };
         Peer { inner: Rc::new(inner) }
     }
@@ -197,7 +202,7 @@ impl Peer {
         let request = NewCall { opcode: R::OPCODE, body, bulk, slot: claim.slot, deadline };
         let id = inner.start(request, now);
         claim.call = Some(id);
-        let Reply { head, status, bulk } =
+        let Reply { head, status, bulk, lineage } =
             poll_fn(|context| match inner.calls.borrow_mut().poll(id, context.waker()) {
                 Some(outcome) => Poll::Ready(outcome),
                 None => Poll::Pending,
@@ -209,7 +214,10 @@ impl Peer {
             return Err(CallError::Status { status, body: body.to_vec() });
         }
         match R::Reply::from_bytes(body) {
-            Ok(reply) => Ok(Response { reply, bulk }),
+            Ok(reply) => {
+                let by = Acknowledged { target: inner.target, lineage };
+                Ok(Response { reply, bulk, by })
+            }
             Err(error) => Err(CallError::BadReply { target: inner.target, error }),
         }
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use ringfs_platform::Slice;
-use ringfs_wire::{AnyRequest, FrameHeader, Hello, SessionId, Status};
+use ringfs_wire::{AnyRequest, FrameHeader, Hello, SessionId, Status, Welcome};
 
 /// Answers the requests for one target.
 pub trait Service {
@@ -12,7 +12,7 @@ pub trait Service {
     /// connection has come to rest. May open the session, and waits until that cannot be
     /// forgotten: from then on the caller counts on being known. [`Status::Busy`] and
     /// [`Status::Recovering`] make the caller try again, [`Status::SessionExpired`] ends its calls.
-    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>>;
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<Welcome, Status>>;
 
     /// Carries out one request. Polled first where it was read, so requests of one connection
     /// begin in the order they were sent; it goes on as a task of its own.

@@ -12,8 +12,8 @@ use ringfs_rpc::{
     PeerOptions, Refusal, Service, greet,
 };
 use ringfs_wire::{
-    AnyRequest, ChunkRead, ChunkWrite, ClusterId, Echo, Generation, Hello, InodeNumber, SessionId,
-    SpaceChange, Status, TargetId, Wire,
+    AnyRequest, ChunkRead, ChunkWrite, ClusterId, Echo, Generation, Hello, InodeNumber, Lineage,
+    SessionId, SpaceChange, Status, TargetId, Welcome, Wire,
 };
 
 const TARGET: TargetId = TargetId(1);
@@ -29,8 +29,8 @@ fn identity(key: &str) -> Identity {
 struct Mirror;
 
 impl Service for Mirror {
-    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
-        Box::pin(async { Ok(()) })
+    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<Welcome, Status>> {
+        Box::pin(async { Ok(Welcome { lineage: Lineage(1) }) })
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {

@@ -5,9 +5,9 @@ use std::ops::Range;
 use ringfs_platform::{Buffer, Slice};
 use ringfs_store::{Inode, StoreError, namespace, xattrs};
 use ringfs_wire::{
-    Append, AppendReply, Attributes, ChunkRead, ChunkWrite, ChunkWriteExtend, Errno, Extend,
-    Generation, HEAD_SIZE, HeadRead, HeadReadReply, HeadWrite, InodeNumber, InodeType,
-    MAX_BULK_LEN, Reserve, SpaceChange, Status, Sync, Wire,
+    APPEND_OWNERS_MAX, Acknowledged, Append, AppendReply, Attributes, ChunkRead, ChunkWrite,
+    ChunkWriteExtend, Errno, Extend, Generation, HEAD_SIZE, HeadRead, HeadReadReply, HeadWrite,
+    InodeNumber, InodeType, MAX_BULK_LEN, Reserve, SpaceChange, Status, Sync, Wire,
 };
 
 use crate::coherence::WRITTEN;
@@ -29,6 +29,23 @@ pub(crate) struct HeadPiece {
     pub(crate) end: u64,
     /// Bytes allocated for chunks that are not counted yet.
     pub(crate) allocated: i64,
+}
+
+/// Appended bytes in chunks.
+#[derive(Default)]
+struct Placed {
+    /// Bytes that this allocated.
+    allocated: i64,
+    /// Other targets that took some of them, by the first acknowledgement of each.
+    owners: Vec<Acknowledged>,
+}
+
+impl Placed {
+    fn note(&mut self, by: Acknowledged) {
+        if self.owners.iter().all(|owner| owner.target != by.target) {
+            self.owners.push(by);
+        }
+    }
 }
 
 impl Target {
@@ -216,12 +233,12 @@ impl Target {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX);
         let end = end.ok_or(Errno::EFBIG)?;
         let head_len = (HEAD_SIZE.saturating_sub(offset) as usize).min(data.len());
-        let mut allocated = 0;
+        let mut placed = Placed::default();
         if end > HEAD_SIZE {
             let from = offset + head_len as u64;
             let rest = data.slice(head_len..data.len());
             match self.append_chunks(&before, from, rest).await {
-                Ok(bytes) => allocated = bytes,
+                Ok(now) => placed = now,
                 Err(status) => {
                     // What it left beyond the size goes before anybody extends the file.
                     self.cleaned.borrow_mut().remove(&inode);
@@ -230,47 +247,50 @@ impl Target {
             }
         }
         if head_len == 0 {
-            return self.append_size(inode, offset..end, allocated, caller);
+            return self.append_size(inode, offset..end, placed, caller);
         }
+        let Placed { allocated, owners } = placed;
         let head = HeadPiece { inode, generation: before.generation, offset, end, allocated };
         let written = self.write_head_here(head, data.slice(0..head_len), |attributes| {
-            let answer = AppendReply { offset, attributes: attributes.clone() };
+            let (attributes, owners) = (attributes.clone(), owners.clone());
+            let answer = AppendReply { offset, attributes, owners };
             self.reply_records(caller, &answer.to_bytes())
         });
-        reply(&AppendReply { offset, attributes: written.await? })
+        let attributes = written.await?;
+        reply(&AppendReply { offset, attributes, owners })
     }
 
     fn append_size(
         &self,
         inode: InodeNumber,
         appended: Range<u64>,
-        allocated: i64,
+        placed: Placed,
         caller: Caller,
     ) -> Answer {
         let now = self.now();
         let mut tx = self.store.transaction();
         namespace::change(&mut tx, inode, |inode| {
             inode.attributes.size = appended.end;
-            inode.attributes.account(allocated);
+            inode.attributes.account(placed.allocated);
             inode.attributes.modified = now;
             inode.attributes.changed = now;
         });
         xattrs::drop_capability(&mut tx, inode);
         let attributes = self.attributes_of(inode)?;
-        let answer = AppendReply { offset: appended.start, attributes }.to_bytes();
+        let owners = placed.owners;
+        let answer = AppendReply { offset: appended.start, attributes, owners }.to_bytes();
         self.record_reply(&mut tx, caller, &answer);
         tx.commit();
         Ok((answer, None))
     }
 
-    /// Places appended bytes beyond the head in the chunks, after announcing them; gives how many
-    /// bytes that allocated.
+    /// Places appended bytes beyond the head in the chunks, after announcing them.
     async fn append_chunks(
         &self,
         file: &Attributes,
         from: u64,
         data: Slice,
-    ) -> Result<i64, Status> {
+    ) -> Result<Placed, Status> {
         let end = from + data.len() as u64;
         if file.reach < end {
             let chunk = u64::from(file.chunk_size);
@@ -281,7 +301,7 @@ impl Target {
             self.synced(tx.commit()).await?;
         }
         let mut at = from;
-        let mut allocated = 0;
+        let mut placed = Placed::default();
         while at < end {
             let chunk = u64::from(file.chunk_size);
             let stop = ((at / chunk + 1) * chunk).min(end).min(at + MAX_BULK_LEN as u64);
@@ -296,12 +316,22 @@ impl Target {
             let written = if owner == self.id {
                 self.write_chunk_here(&request, piece).await?
             } else {
-                self.call(owner, &request, Some(piece)).await?.reply
+                let response = self.call(owner, &request, Some(piece)).await?;
+                placed.note(response.by);
+                response.reply
             };
-            allocated += written.allocated;
+            placed.allocated += written.allocated;
             at = stop;
         }
-        Ok(allocated)
+        // More than can be named are durable before the answer.
+        for surplus in placed.owners.drain(placed.owners.len().min(APPEND_OWNERS_MAX)..) {
+            let request = Sync { inode: Some(file.inode) };
+            let synced = self.call(surplus.target, &request, None).await?;
+            if synced.by.lineage != surplus.lineage {
+                return Err(Status::Busy);
+            }
+        }
+        Ok(placed)
     }
 
     pub(crate) async fn chunk_read(&self, request: &ChunkRead) -> Answer {

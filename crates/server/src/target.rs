@@ -16,7 +16,7 @@ use ringfs_rpc::{CallError, Incoming, Outgoing, Peer, Response, Service};
 use ringfs_store::{LogPosition, MAX_REPLY_LEN, Record, Store, Transaction};
 use ringfs_wire::{
     AnyRequest, CreateReply, Errno, FrameHeader, Hello, InodeNumber, NO_SLOT, OperationId, Request,
-    SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Wire,
+    SLOTS_PER_SESSION, SessionId, Status, TargetId, TargetStatus, Timestamp, Welcome, Wire,
 };
 
 use crate::file_locks::FileLocks;
@@ -501,11 +501,12 @@ impl Target {
 }
 
 impl Service for Target {
-    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<Welcome, Status>> {
         Box::pin(async move {
             let session = hello.session;
+            let welcome = Welcome { lineage: self.store.lineage() };
             if session == SessionId::default() {
-                return Ok(());
+                return Ok(welcome);
             }
             let logged = self.store.state().sessions.get(&session).map(|known| known.holder);
             if !hello.fresh && logged.is_none() {
@@ -520,13 +521,14 @@ impl Service for Target {
             self.file_locks.join(&hello);
             self.watch_sessions();
             if logged == Some(holder) {
-                return Ok(());
+                return Ok(welcome);
             }
             self.room(false)?;
             let mut tx = self.store.transaction();
             tx.put(Record::PutSession { session, holder });
             // Once welcome, the client counts on being known, whatever happens to this server.
-            self.synced(tx.commit()).await
+            self.synced(tx.commit()).await?;
+            Ok(welcome)
         })
     }
 

@@ -3,13 +3,16 @@
 //!
 //! `format`: magic, version, cluster, target, bytes of a log file, crc32c. `life`: how often the
 //! store was opened, boot id of that start, log position up to which it found everything durable
-//! or made it so, crc32c. Invariant: both are replaced by a synced
-//! rename, so they are whole or absent; a directory with foreign files is never made a store.
+//! or made it so, lineage, whether it was closed in order, crc32c. Invariant: both are replaced by
+//! a synced rename, so they are whole or absent; a directory with foreign files is never made a
+//! store.
+//!
+//! `failed` is there while a device error may have taken what the page cache held.
 
 use std::path::{Path, PathBuf};
 
 use ringfs_platform::{Buffer, Disk, FileHandle, OpenFlags, StorageError};
-use ringfs_wire::{ClusterId, DecodeError, Reader, TargetId, Wire};
+use ringfs_wire::{ClusterId, DecodeError, Lineage, Reader, TargetId, Wire};
 
 use crate::error::StoreError;
 use crate::log::FILE_MODE;
@@ -17,10 +20,11 @@ use crate::log::FILE_MODE;
 const FORMAT_NAME: &str = "format";
 const LIFE_NAME: &str = "life";
 const LOCK_NAME: &str = "lock";
+const FAILED_NAME: &str = "failed";
 const MAGIC: u64 = u64::from_le_bytes(*b"RingStor");
 /// Version of everything in the directory. History: 1 = first; 2 = sessions name their holder; 3 =
-/// inodes tell what space they take.
-const VERSION: u32 = 3;
+/// inodes tell what space they take; 4 = the life file names a lineage.
+const VERSION: u32 = 4;
 /// Files this small are read whole.
 const SMALL_FILE: usize = 4096;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -44,6 +48,10 @@ pub(crate) struct Life {
     /// Everything in the log before this position, and every head image it points to, was made
     /// durable by that start.
     pub(crate) durable: u64,
+    /// Drawn anew where unsynced changes may have been lost.
+    pub(crate) lineage: Lineage,
+    /// It ended in order, with everything synced.
+    pub(crate) ended: bool,
 }
 
 /// Creates the directory where needed and takes its lock.
@@ -146,7 +154,8 @@ pub(crate) async fn read_life(disk: &Disk, directory: &Path) -> Result<Life, Sto
     let read = |bytes: &[u8]| -> Result<Life, DecodeError> {
         let mut reader = Reader::new(checked(bytes)?);
         let (incarnation, boot) = (Wire::get(&mut reader)?, Wire::get(&mut reader)?);
-        Ok(Life { incarnation, boot, durable: Wire::get(&mut reader)? })
+        let (durable, lineage) = (Wire::get(&mut reader)?, Wire::get(&mut reader)?);
+        Ok(Life { incarnation, boot, durable, lineage, ended: Wire::get(&mut reader)? })
     };
     read(&bytes).map_err(|_| StoreError::Damaged {
         file: path,
@@ -175,7 +184,29 @@ pub(crate) async fn write_life(
     life.incarnation.put(&mut out);
     life.boot.put(&mut out);
     life.durable.put(&mut out);
+    life.lineage.put(&mut out);
+    life.ended.put(&mut out);
     replace_small(disk, directory, LIFE_NAME, out).await
+}
+
+/// Notes for the next start that a device error may have taken unsynced changes. The page cache
+/// keeps the note where the disk does not: a machine that lost that has lost power.
+pub(crate) async fn note_failure(disk: &Disk, directory: &Path) -> Result<(), StorageError> {
+    disk.open(&directory.join(FAILED_NAME), OpenFlags::CREATE, FILE_MODE).await.map(drop)
+}
+
+/// Whether a device error was noted.
+pub(crate) async fn has_failed(disk: &Disk, directory: &Path) -> Result<bool, StorageError> {
+    match disk.stat(&directory.join(FAILED_NAME)).await {
+        Ok(_) => Ok(true),
+        Err(StorageError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A device error counts no more: the lineage is a new one.
+pub(crate) async fn forget_failure(disk: &Disk, directory: &Path) -> Result<(), StorageError> {
+    disk.unlink(&directory.join(FAILED_NAME)).await
 }
 
 /// Reads the settings of a store again: their files, and whether each is whole.

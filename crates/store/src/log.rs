@@ -86,6 +86,8 @@ pub(crate) struct Log {
     provision: Signal,
     /// Any of the positions moved, a file appeared, or the log failed.
     progress: Signal,
+    /// The log failed or closes.
+    end: Signal,
 }
 
 impl Log {
@@ -116,6 +118,7 @@ impl Log {
             work: Signal::default(),
             provision: Signal::default(),
             progress: Signal::default(),
+            end: Signal::default(),
         }
     }
 
@@ -276,7 +279,13 @@ impl Log {
             *self.failed.borrow_mut() = Some(error.clone());
         }
         self.progress.notify();
+        self.end.notify();
         StoreError::Failed(error)
+    }
+
+    /// Waits until the log has failed or closes; why.
+    pub(crate) async fn stopped(&self) -> StoreError {
+        self.end.until(|| self.check().err()).await
     }
 
     /// Waits until `reached` holds, or the log has failed.
@@ -476,6 +485,7 @@ impl Log {
     /// Ends the tasks.
     pub(crate) fn stop(&self) {
         self.closing.set(true);
+        self.end.notify();
         self.work.notify();
         self.provision.notify();
         self.progress.notify();

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use ringfs_platform::{Disk, OpenFlags, Platform, StorageError};
-use ringfs_wire::{Attributes, FilePermissions, Generation, InodeNumber, InodeType, Timestamp};
+use ringfs_wire::{
+    Attributes, FilePermissions, Generation, InodeNumber, InodeType, Lineage, Timestamp,
+};
 
 use crate::chunks::{Chunks, root_path};
 use crate::error::StoreError;
@@ -67,13 +69,11 @@ pub(crate) async fn open(
         true => chunks.expect_manifest(directory, life.incarnation).await,
         false => chunks.mark_all(),
     }
-    heads.sync_everything().await?;
-    sync_log_files(&disk, directory, &replayed).await?;
+    sync_recovered(&disk, directory, &heads, &replayed).await?;
 
-    let incarnation = life.incarnation.saturating_add(1);
-    let durable = replayed.end;
-    format::write_life(&disk, directory, Life { incarnation, boot, durable }).await?;
-    let log = Log::new(disk.clone(), directory, found.log_segment_bytes, incarnation, &replayed);
+    let life = begin_life(platform, directory, life, replayed.end).await?;
+    let (bytes, incarnation) = (found.log_segment_bytes, life.incarnation);
+    let log = Log::new(disk.clone(), directory, bytes, incarnation, &replayed);
     log.adopt_files(&replayed.files).await?;
 
     let recovery = Recovery { created, clean: created || replayed.clean, power_lost };
@@ -83,6 +83,7 @@ pub(crate) async fn open(
         directory: directory.to_owned(),
         options,
         recovery,
+        lineage: life.lineage,
         state,
         log,
         heads,
@@ -154,7 +155,49 @@ fn lost_images(
     lost
 }
 
-/// After a kill the page cache holds batches that were never synced.
+/// After a kill the page cache holds what was never synced. If it cannot be made durable now, it
+/// never will be.
+async fn sync_recovered(
+    disk: &Disk,
+    directory: &Path,
+    heads: &Heads,
+    replayed: &Replayed,
+) -> Result<(), StorageError> {
+    let synced = async {
+        heads.sync_everything().await?;
+        sync_log_files(disk, directory, replayed).await
+    };
+    let result = synced.await;
+    if result.is_err()
+        && let Err(error) = format::note_failure(disk, directory).await
+    {
+        tracing::error!("cannot note that the store failed: {error}");
+    }
+    result
+}
+
+/// Writes down that the store is open, and whether all that was acknowledged before is there.
+async fn begin_life(
+    platform: &Platform,
+    directory: &Path,
+    last: Life,
+    durable: u64,
+) -> Result<Life, StorageError> {
+    let (disk, boot) = (platform.disk(), platform.boot_id());
+    let has_failed = format::has_failed(&disk, directory).await?;
+    let is_whole = last.incarnation > 0 && !has_failed && (last.ended || last.boot == boot);
+    // Zero is no lineage.
+    let lineage = if is_whole { last.lineage } else { Lineage(platform.random_u64().max(1)) };
+    let incarnation = last.incarnation.saturating_add(1);
+    let life = Life { incarnation, boot, durable, lineage, ended: false };
+    format::write_life(&disk, directory, life).await?;
+    if has_failed {
+        format::forget_failure(&disk, directory).await?;
+    }
+    Ok(life)
+}
+
+/// Makes the log durable.
 async fn sync_log_files(
     disk: &Disk,
     directory: &Path,
@@ -175,6 +218,7 @@ fn start_tasks(engine: &Rc<Engine>) {
     engine.platform.spawn(async move { task.log.run_provision(&task.platform).await });
     engine.platform.spawn(engine.clone().run_syncer());
     engine.platform.spawn(engine.clone().run_snapshots());
+    engine.platform.spawn(engine.clone().run_failure());
 }
 
 /// What needs a running log: unfinished cuts, and the root directory.

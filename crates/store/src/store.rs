@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringfs_platform::{Disk, FileHandle, Platform, StorageError};
 use ringfs_wire::{
-    CHUNK_SIZE, ClusterId, Errno, FilePermissions, InodeNumber, TargetId, Timestamp, Wire,
+    CHUNK_SIZE, ClusterId, Errno, FilePermissions, InodeNumber, Lineage, TargetId, Timestamp, Wire,
 };
 
 use crate::chunks::Chunks;
@@ -166,6 +166,7 @@ pub(crate) struct Engine {
     pub(crate) directory: PathBuf,
     pub(crate) options: StoreOptions,
     pub(crate) recovery: Recovery,
+    pub(crate) lineage: Lineage,
     pub(crate) state: RefCell<State>,
     pub(crate) log: Log,
     pub(crate) heads: Heads,
@@ -253,6 +254,11 @@ impl Store {
     /// What opening found.
     pub fn recovery(&self) -> Recovery {
         self.engine().recovery
+    }
+
+    /// The same as in an earlier life if nothing that was acknowledged in between was lost.
+    pub fn lineage(&self) -> Lineage {
+        self.engine().lineage
     }
 
     /// The options it was opened with.

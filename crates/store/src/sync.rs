@@ -166,8 +166,18 @@ impl Engine {
     /// After an orderly end: the log is durable up to here, and what it points to.
     async fn note_end(&self) -> Result<(), StorageError> {
         let (incarnation, durable) = (self.log.incarnation(), self.log.written_to());
-        let life = Life { incarnation, boot: self.platform.boot_id(), durable };
+        let (boot, lineage) = (self.platform.boot_id(), self.lineage);
+        let life = Life { incarnation, boot, durable, lineage, ended: true };
         format::write_life(&self.disk, &self.directory, life).await
+    }
+
+    /// The task that notes a device error for the next start. Ends with the store.
+    pub(crate) async fn run_failure(self: Rc<Self>) {
+        if let StoreError::Failed(_) = self.log.stopped().await
+            && let Err(error) = format::note_failure(&self.disk, &self.directory).await
+        {
+            tracing::error!("cannot note that the store failed: {error}");
+        }
     }
 
     async fn sync_round(self: &Rc<Self>, full: bool) -> Result<(), StoreError> {

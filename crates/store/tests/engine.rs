@@ -2,8 +2,8 @@
 
 mod support;
 
-use ringfs_platform::{OpenFlags, Platform, Slice};
-use ringfs_store::{Record, StoreError};
+use ringfs_platform::{Faults, OpenFlags, Platform, Slice};
+use ringfs_store::{Record, Store, StoreError};
 use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, Timestamp, XattrName};
 use support::{DIRECTORY, World, file_record, open, options};
 
@@ -591,4 +591,58 @@ fn extended_attributes_survive_and_go_with_their_inode() {
         values(&store)
     });
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_lineage_lasts_as_long_as_nothing_is_lost() {
+    let world = World::new(21);
+    let lineage = |keep: bool| {
+        world.run(move |platform| async move {
+            let store = open(&platform).await;
+            let lineage = store.lineage();
+            match keep {
+                true => store.close().await.expect("closed"),
+                false => std::mem::forget(store),
+            }
+            lineage
+        })
+    };
+    let first = lineage(false);
+    world.kill();
+    assert_eq!(lineage(true), first, "the page cache is still there");
+    world.power_cut();
+    assert_eq!(lineage(false), first, "all was synced");
+    world.power_cut();
+    let second = lineage(false);
+    assert_ne!(second, first, "nobody knows");
+    world.kill();
+    assert_eq!(lineage(false), second);
+}
+
+#[test]
+fn a_lineage_ends_with_a_failed_sync() {
+    let world = World::new(22);
+    let first = world.run(|platform| async move {
+        let store = open(&platform).await;
+        store.lineage()
+    });
+    world.kill();
+    let failing = Faults { fsync_failure_per_mille: 1000, ..Faults::default() };
+    let simulation = world.simulation.clone();
+    world.run(|platform| async move {
+        let store = open_with_file(&platform).await;
+        simulation.set_faults(failing);
+        store.sync_all().await.unwrap_err();
+        platform.sleep(std::time::Duration::from_millis(10)).await;
+        assert_eq!(store.lineage(), first);
+    });
+    world.kill();
+    let simulation = world.simulation.clone();
+    world.run(|platform| async move {
+        // A start that cannot sync what it finds notes the same.
+        Store::open(&platform, DIRECTORY.as_ref(), options()).await.err().expect("no sync works");
+        simulation.set_faults(Faults::default());
+        let second = open(&platform).await;
+        assert_ne!(second.lineage(), first);
+    });
 }

@@ -29,7 +29,7 @@ use crate::ids::{ClusterId, Epoch, SessionId, TargetId};
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RFS\x01");
 /// Version of header and messages. History: 1 = first; 2 = leases, extended attributes, holes;
 /// 3 = allocated space.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 80;
 /// Longest body, in bytes; a page of directory entries is the longest.

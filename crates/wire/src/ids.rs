@@ -53,6 +53,11 @@ newtype! {
     NodeId(u32), "{}"
 }
 newtype! {
+    /// A time over which a target has lost nothing that it acknowledged. Drawn anew, never zero, when
+    /// what was not synced may be gone: after a loss of power, or a device error.
+    Lineage(u64), "{:x}"
+}
+newtype! {
     /// Version of the cluster map.
     Epoch(u64), "{}"
 }

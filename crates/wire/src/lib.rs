@@ -31,7 +31,7 @@ pub use header::{
     PROTOCOL_VERSION,
 };
 pub use ids::{
-    CHUNK_SIZE, ClusterId, Epoch, Generation, HEAD_SIZE, InodeNumber, NodeId, OperationId,
+    CHUNK_SIZE, ClusterId, Epoch, Generation, HEAD_SIZE, InodeNumber, Lineage, NodeId, OperationId,
     SLOTS_PER_SESSION, SessionId, TargetId,
 };
 pub use lease::Lease;

@@ -6,7 +6,7 @@
 use crate::attributes::{AttributeChanges, Attributes, FilePermissions, InodeType};
 use crate::codec::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 use crate::file_locks::{FileLock, HeldLock, LockOwner, LockRange, LockReply};
-use crate::ids::{Generation, InodeNumber, OperationId, SessionId, TargetId};
+use crate::ids::{Generation, InodeNumber, Lineage, OperationId, SessionId, TargetId};
 use crate::lease::Lease;
 use crate::name::Name;
 use crate::scan::{
@@ -747,8 +747,23 @@ pub struct AppendReply {
     pub offset: u64,
     /// The attributes after it.
     pub attributes: Attributes,
+    /// Other targets than the home that hold some of the data, and have not synced it.
+    pub owners: Vec<Acknowledged>,
 }
-wire_struct!(AppendReply { offset, attributes });
+wire_struct!(AppendReply { offset, attributes, owners });
+
+/// Who acknowledged something, and when in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The target.
+    pub target: TargetId,
+    /// What it had not lost anything since.
+    pub lineage: Lineage,
+}
+wire_struct!(Acknowledged { target, lineage });
+
+/// Owners named in an [`AppendReply`], at most: it has to fit the slot of its mutation.
+pub const APPEND_OWNERS_MAX: usize = 8;
 
 /// Body of a reply to [`HeadRead`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -964,6 +979,13 @@ pub struct Proof {
     pub proof: [u64; 4],
 }
 
+/// Last frame of the handshake, if the target admits the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// What the target acknowledged under the same lineage before is still there.
+    pub lineage: Lineage,
+}
+
 impl Wire for [u64; 4] {
     fn put(&self, out: &mut Vec<u8>) {
         for word in self {
@@ -978,6 +1000,7 @@ impl Wire for [u64; 4] {
 wire_struct!(Hello { target, session, holder, fresh, nonce });
 wire_struct!(Challenge { nonce, proof });
 wire_struct!(Proof { proof });
+wire_struct!(Welcome { lineage });
 
 /// Opcode of [`Hello`] and of its answers in the handshake.
 pub const HELLO_OPCODE: u16 = 1;

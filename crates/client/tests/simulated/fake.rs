@@ -42,6 +42,8 @@ pub(crate) struct Fake {
     pub(crate) settled: Cell<u64>,
     /// What is granted to whoever asks, once it has polled.
     pub(crate) granted: Cell<Lease>,
+    /// Of every target, as new connections are told.
+    pub(crate) lineage: Cell<Lineage>,
     /// Of the leases of every target.
     pub(crate) incarnation: Cell<u64>,
     /// What is asked back until it is released.
@@ -81,6 +83,7 @@ impl Fake {
             delays: RefCell::default(),
             settled: Cell::default(),
             granted: Cell::new(Lease::ALL),
+            lineage: Cell::new(Lineage(1)),
             incarnation: Cell::new(1),
             revocations: RefCell::default(),
             next: Cell::new(2),
@@ -234,7 +237,7 @@ impl Fake {
                 self.put(r.inode, offset, bulk);
                 self.change(r.inode, |a| a.size += bulk.len() as u64);
                 let attributes = self.attributes(r.inode);
-                Ok((AppendReply { offset, attributes }.to_bytes(), None))
+                Ok((AppendReply { offset, attributes, owners: Vec::new() }.to_bytes(), None))
             }
             AnyRequest::ChunkRead(r) => self.at_generation(r.inode, r.generation, || {
                 Ok((Vec::new(), Some(self.content(r.inode, r.offset, u64::from(r.length)))))
@@ -502,8 +505,8 @@ struct Target {
 }
 
 impl Service for Target {
-    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
-        Box::pin(async { Ok(()) })
+    fn admit(&self, _: Hello) -> LocalBoxFuture<'_, Result<Welcome, Status>> {
+        Box::pin(async { Ok(Welcome { lineage: self.fake.lineage.get() }) })
     }
 
     fn handle(&self, call: Incoming) -> LocalBoxFuture<'_, Outgoing> {

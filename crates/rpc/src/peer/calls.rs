@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use ringfs_platform::{Frame, Slice};
-use ringfs_wire::{FrameHeader, NO_SLOT, References, Request, SLOTS_PER_SESSION};
+use ringfs_wire::{FrameHeader, Lineage, NO_SLOT, References, Request, SLOTS_PER_SESSION};
 
 use crate::CallError;
 
@@ -34,6 +34,8 @@ pub(super) struct Reply {
     pub(super) head: Vec<u8>,
     pub(super) status: u32,
     pub(super) bulk: Option<Slice>,
+    /// Of the target, when it answered.
+    pub(super) lineage: Lineage,
 }
 
 pub(super) struct Call {

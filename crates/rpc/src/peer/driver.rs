@@ -134,7 +134,7 @@ impl Inner {
             let link = self.platform.connect(&self.address, FRAMING).await?;
             let (mut sender, mut receiver) = link.split();
             let fresh = !self.has_state.get();
-            introduce(
+            let welcome = introduce(
                 &self.platform,
                 &mut sender,
                 &mut receiver,
@@ -143,10 +143,11 @@ impl Inner {
                 fresh,
             )
             .await?;
-            Ok::<_, Unwelcome>((sender, receiver))
+            Ok::<_, Unwelcome>((sender, receiver, welcome))
         };
-        let (mut sender, mut receiver) = match self.platform.timeout(patience, opening).await {
-            Some(Ok(halves)) => halves,
+        let opened = self.platform.timeout(patience, opening).await;
+        let (mut sender, mut receiver, welcome) = match opened {
+            Some(Ok(opened)) => opened,
             Some(Err(Unwelcome::Refused(refusal))) => return End::Refused(refusal),
             Some(Err(Unwelcome::Status(status))) => return End::Status(status),
             Some(Err(Unwelcome::Broken(reason))) => return End::Broken(reason),
@@ -154,6 +155,7 @@ impl Inner {
         };
         let first = self.reintroduction();
         self.interrupt.set(None);
+        self.lineage.set(welcome.lineage);
         self.calls.borrow_mut().connected(first);
         self.alarm.ring();
         let reader = self.read(&mut receiver, failures);
@@ -275,7 +277,8 @@ impl Inner {
             }
             return Ok(());
         }
-        let reply = Reply { head: frame.head, status: header.status, bulk: frame.bulk };
+        let (status, lineage) = (header.status, self.lineage.get());
+        let reply = Reply { head: frame.head, status, bulk: frame.bulk, lineage };
         let waker = calls.end(header.request, Ok(reply));
         drop(calls);
         if let Some(waker) = waker {

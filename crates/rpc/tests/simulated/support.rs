@@ -13,8 +13,8 @@ use ringfs_rpc::{
     greet,
 };
 use ringfs_wire::{
-    AnyRequest, ClusterId, DeleteReply, Epoch, Generation, Hello, InodeNumber, MetadataDelete,
-    Name, SessionId, SpaceChange, Status, TargetId, Wire,
+    AnyRequest, ClusterId, DeleteReply, Epoch, Generation, Hello, InodeNumber, Lineage,
+    MetadataDelete, Name, SessionId, SpaceChange, Status, TargetId, Welcome, Wire,
 };
 
 pub(crate) const SERVER: SimulatedNode = SimulatedNode(0);
@@ -42,6 +42,8 @@ pub(crate) struct Recorder {
     /// What to answer instead, by turns.
     pub(crate) answers: RefCell<Vec<Status>>,
     pub(crate) admission: Cell<Option<Status>>,
+    /// What connections are welcomed with.
+    pub(crate) lineage: Cell<Lineage>,
     pub(crate) hellos: RefCell<Vec<Hello>>,
     /// Requests in the order they began: opcode, slot, sequence.
     pub(crate) begun: RefCell<Vec<(AnyRequest, u16, u64)>>,
@@ -63,6 +65,7 @@ impl Recorder {
             delays: RefCell::default(),
             answers: RefCell::default(),
             admission: Cell::default(),
+            lineage: Cell::default(),
             hellos: RefCell::default(),
             begun: RefCell::default(),
             written: RefCell::default(),
@@ -117,9 +120,10 @@ impl Recorder {
 }
 
 impl Service for Recorder {
-    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<(), Status>> {
+    fn admit(&self, hello: Hello) -> LocalBoxFuture<'_, Result<Welcome, Status>> {
         self.hellos.borrow_mut().push(hello);
-        let admitted = self.admission.get().map_or(Ok(()), Err);
+        let admitted =
+            self.admission.get().map_or(Ok(Welcome { lineage: self.lineage.get() }), Err);
         Box::pin(async move { admitted })
     }
 
