@@ -15,8 +15,8 @@ use ringfs_placement::ClusterMap;
 use ringfs_platform::{Platform, Slice};
 use ringfs_rpc::{CallError, ClusterKey, Response};
 use ringfs_wire::{
-    Attributes, Epoch, Errno, InodeNumber, InodeType, Request, SessionClose, SessionId, Status,
-    TargetId,
+    Acknowledged, Attributes, Epoch, Errno, InodeNumber, InodeType, Request, SessionClose,
+    SessionId, Status, TargetId,
 };
 
 use crate::cache::LeaseCache;
@@ -26,6 +26,7 @@ use crate::file::FileState;
 use crate::lock_table::LockTable;
 use crate::references::Keep;
 use crate::session::Session;
+use crate::unsynced::Unsynced;
 
 /// How often one operation may start over because the ground moved under it.
 pub(crate) const RETRIES_MAX: u32 = 200;
@@ -87,6 +88,8 @@ pub(crate) struct Process {
     pub(crate) cache: Option<Arc<LeaseCache>>,
     /// Its file locks.
     pub(crate) locks: Arc<LockTable>,
+    /// Its changes that are not durable.
+    pub(crate) unsynced: Arc<Unsynced>,
 }
 
 /// What all clones of a client share.
@@ -103,6 +106,8 @@ pub(crate) struct Shared {
     session: RefCell<Rc<Session>>,
     /// The file locks of the process.
     pub(crate) locks: Arc<LockTable>,
+    /// The changes of the process that are not durable.
+    pub(crate) unsynced: Arc<Unsynced>,
     /// How many wishes for locks wait at homes.
     pub(crate) parked_locks: Cell<usize>,
     /// Files that somebody has open, so that all handles of a file share one state.
@@ -135,7 +140,7 @@ impl Client {
         options: ClientOptions,
         process: Process,
     ) -> Client {
-        let Process { holder, cache, locks } = process;
+        let Process { holder, cache, locks, unsynced } = process;
         let epoch = Rc::new(Cell::new(map.epoch()));
         let map = Rc::new(RefCell::new(Rc::new(map)));
         let (keep, ids) = (kept(cache.is_some()), ids(platform, holder));
@@ -151,6 +156,7 @@ impl Client {
             epoch,
             session: RefCell::new(session),
             locks,
+            unsynced,
             parked_locks: Cell::new(0),
             files: RefCell::default(),
             read_ahead: Rc::default(),
@@ -312,7 +318,12 @@ impl Client {
         bulk: Option<Slice>,
         deadline: Deadline,
     ) -> Result<Response<R::Reply>, ClientError> {
-        self.call_placed(session, |map| map.home(inode), request, bulk, deadline).await
+        let called = self.call_placed(session, |map| map.home(inode), request, bulk, deadline);
+        let response = called.await?;
+        if R::MUTATION {
+            self.shared.unsynced.changed(inode, response.by);
+        }
+        Ok(response)
     }
 
     /// A call to the home of `inode` that belongs to no open file. When the session turns out to
@@ -323,10 +334,41 @@ impl Client {
         request: &R,
         deadline: Deadline,
     ) -> Result<R::Reply, ClientError> {
+        Ok(self.ask_home_itself(inode, request, deadline).await?.reply)
+    }
+
+    /// As [`Client::ask_home`], for a change that also concerns `others`, where they live at the
+    /// same home. Elsewhere it is durable already.
+    pub(crate) async fn ask_home_about<R: Request>(
+        &self,
+        inode: InodeNumber,
+        others: &[InodeNumber],
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<R::Reply, ClientError> {
+        let response = self.ask_home_itself(inode, request, deadline).await?;
+        others.iter().for_each(|other| self.note_changed(*other, response.by));
+        Ok(response.reply)
+    }
+
+    /// Notes that the home of an inode has changed it, if that is who answered.
+    pub(crate) fn note_changed(&self, inode: InodeNumber, by: Acknowledged) {
+        if self.map().home(inode) == by.target {
+            self.shared.unsynced.changed(inode, by);
+        }
+    }
+
+    /// As [`Client::ask_home`]; tells who answered.
+    pub(crate) async fn ask_home_itself<R: Request>(
+        &self,
+        inode: InodeNumber,
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<Response<R::Reply>, ClientError> {
         let mut session = self.current_session();
         loop {
             match self.call_home(&session, inode, request, None, deadline).await {
-                Ok(response) => return Ok(response.reply),
+                Ok(response) => return Ok(response),
                 Err(error @ ClientError::SessionExpired { .. }) => {
                     let current = self.current_session();
                     if R::MUTATION || Rc::ptr_eq(&current, &session) {

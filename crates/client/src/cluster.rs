@@ -105,14 +105,19 @@ impl Client {
     /// Makes everything durable that any client was told is done.
     pub async fn sync_all(&self) -> Result<(), ClientError> {
         let (map, session, deadline) = (self.map(), self.current_session(), self.deadline());
+        let unsynced = &self.shared.unsynced;
+        let begun = unsynced.now();
         let synced = join_all(map.targets().iter().map(|entry| {
             let session = &session;
             async move {
                 let request = Sync { inode: None };
-                self.call_target(session, entry.id, &request, None, deadline).await.map(drop)
+                let called = self.call_target(session, entry.id, &request, None, deadline);
+                unsynced.synced_all(called.await?.by, begun);
+                Ok(())
             }
         }));
         let result: Result<(), ClientError> = synced.await.into_iter().collect();
+        let result = result.and_then(|()| Ok(unsynced.tell_all()?));
         result.map_err(|error| error.during("sync", Subject::Cluster))
     }
 

@@ -27,6 +27,7 @@ use crate::open::OpenMode;
 use crate::read_ahead::ReadAhead;
 use crate::session::Session;
 use crate::stripe::chunk_part;
+use crate::unsynced::ToldLosses;
 
 /// With more chunks per target than this, a sync asks all targets instead of computing owners.
 const CHUNKS_PER_TARGET_COMPUTED: u64 = 64;
@@ -196,6 +197,12 @@ impl FileState {
         })
     }
 
+    /// Notes that an owner has changed chunks, and what it reported.
+    pub(crate) fn note_chunks(&self, response: &Response<SpaceChange>) {
+        self.client.shared.unsynced.changed(self.inode(), response.by);
+        self.note_space(response.reply);
+    }
+
     /// Notes what an owner has reported.
     pub(crate) fn note_space(&self, change: SpaceChange) {
         self.unreported.set(self.unreported.get().saturating_add(change.allocated));
@@ -351,7 +358,8 @@ impl FileState {
         request: &R,
         deadline: Deadline,
     ) -> Result<Vec<R::Reply>, ClientError> {
-        self.ask_owners(owners, request, deadline).await?.into_iter().collect()
+        let replies = self.ask_owners(owners, request, deadline).await?.into_iter();
+        replies.map(|reply| reply.map(|response| response.reply)).collect()
     }
 
     /// As [`FileState::call_owners`], for a request that changes chunks: what is reported counts,
@@ -363,7 +371,7 @@ impl FileState {
         deadline: Deadline,
     ) -> Result<(), ClientError> {
         let replies = self.ask_owners(owners, request, deadline).await?;
-        replies.iter().flatten().for_each(|change| self.note_space(*change));
+        replies.iter().flatten().for_each(|response| self.note_chunks(response));
         replies.into_iter().try_for_each(|reply| reply.map(drop))
     }
 
@@ -372,11 +380,10 @@ impl FileState {
         owners: &BTreeSet<TargetId>,
         request: &R,
         deadline: Deadline,
-    ) -> Result<Vec<Result<R::Reply, ClientError>>, ClientError> {
+    ) -> Result<Vec<Result<Response<R::Reply>, ClientError>>, ClientError> {
         let session = &self.session()?;
         let asked = join_all(owners.iter().map(|owner| async move {
-            let response = self.client.call_target(session, *owner, request, None, deadline).await;
-            response.map(|response| response.reply)
+            self.client.call_target(session, *owner, request, None, deadline).await
         }));
         Ok(asked.await)
     }
@@ -384,14 +391,21 @@ impl FileState {
     async fn sync_owners(
         &self,
         owners: &BTreeSet<TargetId>,
+        begun: u64,
         deadline: Deadline,
     ) -> Result<(), ClientError> {
-        self.call_owners(owners, &Sync { inode: Some(self.inode()) }, deadline).await.map(drop)
+        let request = Sync { inode: Some(self.inode()) };
+        let replies = self.ask_owners(owners, &request, deadline).await?;
+        let unsynced = &self.client.shared.unsynced;
+        replies.iter().flatten().for_each(|by| unsynced.synced(self.inode(), by.by, begun));
+        replies.into_iter().try_for_each(|reply| reply.map(drop))
     }
 
     /// Owners first, the home last: a durable size never covers data that is not.
     async fn sync(&self) -> Result<(), ClientError> {
         let deadline = self.client.deadline();
+        let unsynced = &self.client.shared.unsynced;
+        let begun = unsynced.now();
         if is_defective!(self.client.shared.options, sync_home_only) {
             let request = Sync { inode: Some(self.inode()) };
             return self.call(&request, None, deadline).await.map(drop);
@@ -399,13 +413,14 @@ impl FileState {
         // Data that others have written counts too, and may reach further than is known here.
         let early = self.owners(0..self.attributes().reach);
         let (synced, refreshed) =
-            join(self.sync_owners(&early, deadline), self.refresh(deadline)).await;
+            join(self.sync_owners(&early, begun, deadline), self.refresh(deadline)).await;
         synced?;
         let now = refreshed?;
         let reach = now.reach.max(now.size);
         let late: BTreeSet<_> = self.owners(0..reach).difference(&early).copied().collect();
-        self.sync_owners(&late, deadline).await?;
-        self.call(&Sync { inode: Some(self.inode()) }, None, deadline).await?;
+        self.sync_owners(&late, begun, deadline).await?;
+        let synced = self.call(&Sync { inode: Some(self.inode()) }, None, deadline).await?;
+        unsynced.synced(self.inode(), synced.by, begun);
         Ok(())
     }
 }
@@ -431,18 +446,30 @@ pub struct OpenFile {
     /// Whether reads move the access time.
     pub(crate) touches: bool,
     pub(crate) ahead: Rc<ReadAhead>,
+    told: ToldLosses,
 }
 
 impl OpenFile {
     pub(crate) fn new(file: Rc<FileState>, mode: OpenMode) -> Self {
         let touches = file.client.shared.options.access_times;
-        Self { file, mode, touches, ahead: Rc::default() }
+        let told = file.client.shared.unsynced.told();
+        Self { file, mode, touches, ahead: Rc::default(), told }
     }
 
     /// The same file for reads that leave its access time alone.
     pub fn without_access_time(mut self) -> Self {
         self.touches = false;
         self
+    }
+
+    /// The same handle in another client of the process.
+    pub(crate) fn sharing(self, told: &ToldLosses) -> Self {
+        Self { told: told.clone(), ..self }
+    }
+
+    /// Which losses it has been told of.
+    pub fn told_losses(&self) -> &ToldLosses {
+        &self.told
     }
 
     /// The inode.
@@ -478,9 +505,14 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Makes contents and attributes durable, whichever client wrote them.
+    /// Makes contents and attributes durable, whichever client wrote them. `EIO`, once, if some of
+    /// what this process changed since its last sync may be lost.
     pub async fn sync(&self) -> Result<(), ClientError> {
-        self.file.sync().await.map_err(|error| self.explain(error, "sync"))
+        let result = async {
+            self.file.sync().await?;
+            Ok(self.file.client.shared.unsynced.tell(self.inode(), &self.told)?)
+        };
+        result.await.map_err(|error| self.explain(error, "sync"))
     }
 
     /// Closes the handle. Does not make anything durable that was not.

@@ -38,6 +38,7 @@ mod session;
 mod shared;
 mod stripe;
 mod tree;
+mod unsynced;
 mod write;
 mod xattrs;
 
@@ -53,3 +54,4 @@ pub use open::OpenMode;
 pub use path::{MAX_PATH_LEN, MAX_SYMLINKS_FOLLOWED};
 pub use shared::{Revoked, SharedClient};
 pub use tree::{Walk, WalkEntry};
+pub use unsynced::ToldLosses;

@@ -148,7 +148,7 @@ impl Client {
             }
             let change = self.begin_change(&[inode, directory], &[(directory, name)]);
             let request = Link { inode, kind, directory, name: name.clone() };
-            let result = self.ask_home(directory, &request, deadline).await;
+            let result = self.ask_home_about(directory, &[inode], &request, deadline).await;
             match &result {
                 Ok(()) => change.done(None, &[Named::Made(inode)]),
                 Err(error) => change.failed(error),
@@ -196,7 +196,7 @@ impl Client {
         let inodes: Vec<_> = inodes.into_iter().flatten().collect();
         let names = if from == to { vec![from] } else { vec![from, to] };
         let change = self.begin_change(&inodes, &names);
-        let result = self.ask_home(to.0, &request, deadline).await;
+        let result = self.ask_home_about(to.0, &inodes, &request, deadline).await;
         let seen = |inode: Option<InodeNumber>| inode.map_or(Named::Unknown, Named::Probably);
         let left = match request.mode {
             // Two names of one inode stay as they are.
@@ -265,8 +265,14 @@ impl Client {
     /// Makes a directory and its names, or any inode's attributes, durable. For the contents of a
     /// file see [`crate::OpenFile::sync`].
     pub async fn sync(&self, inode: InodeNumber) -> Result<(), ClientError> {
-        let result = self.ask_home(inode, &Sync { inode: Some(inode) }, self.deadline()).await;
-        result.map_err(|error| error.during("sync", Subject::Inode(inode)))
+        let result = async {
+            let (unsynced, request) = (&self.shared.unsynced, Sync { inode: Some(inode) });
+            let begun = unsynced.now();
+            let response = self.ask_home_itself(inode, &request, self.deadline()).await?;
+            unsynced.synced(inode, response.by, begun);
+            Ok::<_, ClientError>(unsynced.tell_anybody(inode)?)
+        };
+        result.await.map_err(|error| error.during("sync", Subject::Inode(inode)))
     }
 
     /// A look-up as the directory's home answers it.
@@ -393,8 +399,8 @@ impl Client {
         };
         let change = self.begin_change(&[directory], &[(directory, name)]);
         let begun = self.begun();
-        let reply = match self.ask_home(directory, &request, deadline).await {
-            Ok(reply) => reply,
+        let (reply, by) = match self.ask_home_itself(directory, &request, deadline).await {
+            Ok(response) => (response.reply, response.by),
             Err(error) => {
                 change.failed(&error);
                 return Err(error);
@@ -403,6 +409,7 @@ impl Client {
         if let Some(attributes) = &reply.attributes {
             self.enter(begun, attributes, reply.lease);
         }
+        self.note_changed(reply.inode, by);
         change.done(reply.directory.as_ref(), &[Named::Made(reply.inode)]);
         let place = (reply.kind == InodeType::Directory).then_some((directory, name));
         match &reply.attributes {
@@ -459,7 +466,7 @@ impl Client {
         let victim = self.victim(directory, name, deadline).await.unwrap_or(directory);
         let change = self.begin_change(&[directory, victim], &[(directory, name)]);
         let request = MetadataDelete { directory, name: name.clone(), is_directory };
-        let result = self.ask_home(directory, &request, deadline).await;
+        let result = self.ask_home_about(directory, &[victim], &request, deadline).await;
         match &result {
             Ok(reply) => {
                 change.done(reply.directory.as_ref(), &[Named::Missing]);

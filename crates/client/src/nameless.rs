@@ -28,7 +28,8 @@ impl Client {
             let (begun, lease) = (self.begun(), self.wanted(directory).without(Lease::NAMES));
             let request = CreateNameless { directory, permissions, umask, lease };
             let response = self.call_home(&session, directory, &request, None, deadline).await;
-            let reply = response?.reply;
+            let (reply, by) = response.map(|response| (response.reply, response.by))?;
+            self.note_changed(reply.inode, by);
             let Some(attributes) = reply.attributes else {
                 let home = self.map().home(directory);
                 return Err(ClientError::protocol(home, "no attributes of a new file"));

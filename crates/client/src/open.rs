@@ -24,6 +24,7 @@ use crate::metadata::entry;
 use crate::path::{Destination, split_last};
 use crate::read::padded;
 use crate::session::Session;
+use crate::unsynced::ToldLosses;
 
 /// Files up to this size come with the open that reads them.
 const HEAD_WITH_OPEN_MAX: u64 = 16 << 10;
@@ -410,8 +411,8 @@ impl Client {
             let change = self.begin_change(&[directory], &[(directory, name)]);
             let begun = self.begun();
             let response = self.call_home(&session, directory, &request, None, deadline).await;
-            let reply = match response {
-                Ok(response) => response.reply,
+            let (reply, by) = match response {
+                Ok(response) => (response.reply, response.by),
                 Err(error) => {
                     change.failed(&error);
                     return Err(error);
@@ -419,6 +420,9 @@ impl Client {
             };
             if let Some(attributes) = &reply.attributes {
                 self.enter(begun, attributes, reply.lease);
+            }
+            if reply.created {
+                self.note_changed(reply.inode, by);
             }
             change.done(reply.directory.as_ref(), &[Named::Made(reply.inode)]);
             let near = match reply.attributes {
@@ -559,11 +563,16 @@ impl Client {
 
     /// A handle on a file of which another client of the process holds a reference for as long as
     /// this handle exists. Costs no request, and gives nothing back when dropped.
-    pub fn attach(&self, attributes: &Attributes, mode: OpenMode) -> Result<OpenFile, ClientError> {
+    pub fn attach(
+        &self,
+        attributes: &Attributes,
+        mode: OpenMode,
+        told: &ToldLosses,
+    ) -> Result<OpenFile, ClientError> {
         let state = self.file_state(&self.current_session(), attributes, None);
         let state =
             state.map_err(|error| error.during("open", Subject::Inode(attributes.inode)))?;
-        Ok(OpenFile::new(state, mode))
+        Ok(OpenFile::new(state, mode).sharing(told))
     }
 
     /// `mode`, if the user may open the file so.

@@ -59,7 +59,7 @@ impl SharedClient {
             .map(|inodes| Arc::new(LeaseCache::new(map.clone(), inodes, sender.clone())));
         // Zero is no session.
         let holder = SessionId(platform.random_u64().max(1));
-        let process = Process { holder, cache, locks: Arc::default() };
+        let process = Process { holder, cache, ..Process::default() };
         let shared = Shared { map, key, options, process, sender, receiver };
         SharedClient { shared: Arc::new(shared) }
     }

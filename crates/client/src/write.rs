@@ -74,6 +74,8 @@ async fn append_all(file: &Rc<FileState>, data: &Slice) -> Result<u64, ClientErr
         let request = Append { inode: file.inode() };
         let deadline = file.client.deadline();
         let response = file.call(&request, Some(data.slice(start..end)), deadline).await?;
+        let unsynced = &file.client.shared.unsynced;
+        response.reply.owners.iter().for_each(|owner| unsynced.changed(file.inode(), *owner));
         file.accept(&response.reply.attributes)?;
         first.get_or_insert(response.reply.offset);
         start = end;
@@ -267,7 +269,7 @@ async fn write_chunks(
                 deadline,
             )
             .await
-            .map(|response| file.note_space(response.reply))
+            .map(|response| file.note_chunks(&response))
     });
     let mut calls = stream::iter(calls).buffer_unordered(parallel);
     let mut failure: Option<ClientError> = None;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ringfs_client::ToldLosses;
 use ringfs_wire::{Attributes, InodeNumber};
 
 /// Parts of the table, so that workers seldom wait for each other.
@@ -22,6 +23,8 @@ pub(crate) const WORKERS_MAX: usize = 64;
 pub(crate) struct Handle {
     /// Its attributes when it was opened.
     pub(crate) attributes: Attributes,
+    /// Which losses its syncs have told.
+    pub(crate) told: ToldLosses,
     /// Whether a write through it has taken away what lets a program run with rights of its
     /// owner.
     pub(crate) has_killed_privileges: bool,
@@ -54,7 +57,13 @@ impl Handles {
     }
 
     /// Enters a file that `worker` has opened, and gives its number.
-    pub(crate) fn open(&self, attributes: Attributes, worker: usize, writes: bool) -> u64 {
+    pub(crate) fn open(
+        &self,
+        attributes: Attributes,
+        told: ToldLosses,
+        worker: usize,
+        writes: bool,
+    ) -> u64 {
         assert!(worker < WORKERS_MAX, "workers are counted when a mount is made");
         if writes {
             *self.writers(attributes.inode).entry(attributes.inode).or_default() += 1;
@@ -63,6 +72,7 @@ impl Handles {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let handle = Handle {
             attributes,
+            told,
             has_killed_privileges: false,
             writes,
             lock_owners: Vec::new(),
@@ -173,8 +183,8 @@ mod tests {
     #[test]
     fn a_handle_ends_at_all_workers_that_used_it() {
         let handles = Handles::default();
-        let first = handles.open(attributes(5), 3, true);
-        let second = handles.open(attributes(5), 0, false);
+        let first = handles.open(attributes(5), ToldLosses::default(), 3, true);
+        let second = handles.open(attributes(5), ToldLosses::default(), 0, false);
         assert_ne!(first, second);
         assert!(first != 0 && handles.join(first, 7) && handles.join(first, 3));
         handles.note_lock_owner(first, 11);
@@ -190,8 +200,9 @@ mod tests {
     #[test]
     fn those_that_can_write_are_counted_once_each() {
         let (handles, inode) = (Handles::default(), InodeNumber(5));
-        let [first, second] = [true, true].map(|writes| handles.open(attributes(5), 0, writes));
-        let reader = handles.open(attributes(5), 0, false);
+        let [first, second] = [true, true]
+            .map(|writes| handles.open(attributes(5), ToldLosses::default(), 0, writes));
+        let reader = handles.open(attributes(5), ToldLosses::default(), 0, false);
         handles.end_writing(first);
         handles.close(first);
         handles.end_writing(reader);

@@ -222,7 +222,7 @@ impl Worker {
             return Ok(file.clone());
         }
         let known = self.mount.handles.get(handle).ok_or(Errno::EBADF)?;
-        let file = self.client.attach(&known.attributes, OpenMode::READ_WRITE)?;
+        let file = self.client.attach(&known.attributes, OpenMode::READ_WRITE, &known.told)?;
         self.files.borrow_mut().insert(handle, file.clone());
         if !self.mount.handles.join(handle, self.index) {
             self.files.borrow_mut().remove(&handle);
@@ -232,7 +232,8 @@ impl Worker {
 
     /// Enters a file that this worker has opened.
     pub(crate) fn enter(&self, file: OpenFile, writes: bool) -> u64 {
-        let handle = self.mount.handles.open(file.attributes(), self.index, writes);
+        let told = file.told_losses().clone();
+        let handle = self.mount.handles.open(file.attributes(), told, self.index, writes);
         self.files.borrow_mut().insert(handle, file);
         handle
     }

@@ -348,7 +348,8 @@ fn a_worker_uses_what_another_one_opened() {
         let (opener, other) = (shared.client(&platform), shared.client(&platform));
         let file = opener.create(ROOT, &name("f"), OWNER, true).await.unwrap();
         file.write(0, vec![1; 100]).await.unwrap();
-        let attached = other.attach(&file.attributes(), OpenMode::READ_WRITE).unwrap();
+        let attached =
+            other.attach(&file.attributes(), OpenMode::READ_WRITE, file.told_losses()).unwrap();
         attached.write(50, vec![2; 100]).await.unwrap();
         assert_eq!(&file.read(0, 200).await.unwrap()[..], [[1; 50], [2; 50], [2; 50]].concat());
         drop(attached);

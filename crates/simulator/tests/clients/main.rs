@@ -6,6 +6,7 @@ mod coherence;
 mod holes;
 mod inodes;
 mod locks;
+mod losses;
 mod space;
 mod stalls;
 mod tails;

@@ -14,7 +14,7 @@ use ringfs_server::{Node, NodeOptions};
 use ringfs_store::{Store, StoreOptions};
 use ringfs_wire::{ClusterId, FilePermissions, Name, NodeId, TargetId};
 
-const NODES: u32 = 2;
+pub(crate) const NODES: u32 = 2;
 const TARGETS: u32 = 4;
 /// The machine of the first client.
 const FIRST_CLIENT: u32 = 100;
@@ -97,6 +97,12 @@ impl World {
     /// Kills a server: what it told its kernel stays.
     pub(crate) fn kill(&self, node: u32) {
         self.simulation.kill(SimulatedNode(node));
+        self.servers.borrow_mut()[node as usize] = None;
+    }
+
+    /// Cuts the power of a server's machine: what was not synced may be lost.
+    pub(crate) fn cut_power(&self, node: u32) {
+        self.simulation.power_cut(SimulatedNode(node));
         self.servers.borrow_mut()[node as usize] = None;
     }
 
