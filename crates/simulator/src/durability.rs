@@ -28,8 +28,10 @@ pub(crate) struct Cut<'a> {
     pub(crate) home: &'a dyn Fn(InodeNumber) -> TargetId,
     /// What is known of the home's server, if its machine lost power.
     pub(crate) struck: &'a dyn Fn(TargetId) -> Option<Struck>,
-    /// Calls that had not returned.
+    /// Calls that had not returned, and those that came after it in its round.
     pub(crate) under_way: &'a [Event],
+    /// The moment when the round began: since then no client has been replaced.
+    pub(crate) round_began: u64,
 }
 
 /// A whole tree as one client walked it while nothing else went on.
@@ -364,11 +366,28 @@ fn is_durable(
     is_old
         || spans_homes(event, before, cut)
         || cuts_chunks(event, before)
-        || checker.events().any(|sync| {
-            sync.called > event.returned
-                && matches!(sync.outcome, Outcome::Done(_))
-                && covers(&sync.operation, object)
-        })
+        || is_synced(checker, cut, event, object)
+}
+
+/// Whether a sync that succeeded promised what a call did to an object: any before the cut; and one
+/// after it by the same client, unless the loss had been told.
+fn is_synced(checker: &Checker, cut: &Cut<'_>, event: &Event, object: Object) -> bool {
+    let is_covering =
+        |sync: &&Event| sync.called > event.returned && covers(&sync.operation, object);
+    let is_done = |sync: &Event| matches!(sync.outcome, Outcome::Done(_));
+    if checker.events().filter(is_covering).any(is_done) {
+        return true;
+    }
+    let is_told = |sync: &Event| {
+        let mut others = cut.under_way.iter().filter(is_covering);
+        others.any(|other| !is_done(other) && other.called < sync.returned)
+    };
+    event.called > cut.round_began
+        && cut
+            .under_way
+            .iter()
+            .filter(is_covering)
+            .any(|sync| sync.client == event.client && is_done(sync) && !is_told(sync))
 }
 
 fn covers(sync: &Operation, object: Object) -> bool {
@@ -473,11 +492,7 @@ fn check_contents(
         for (before, serial) in calls {
             let event = checker.event(serial);
             if event.operation.inode() == Some(inode) {
-                let is_synced = checker.events().any(|sync| {
-                    sync.called > event.returned
-                        && matches!(sync.outcome, Outcome::Done(_))
-                        && covers(&sync.operation, Object::Attributes(inode))
-                });
+                let is_synced = is_synced(checker, cut, event, Object::Attributes(inode));
                 endanger(&mut content, event, size_of(before, inode), is_synced);
             }
         }

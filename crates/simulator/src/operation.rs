@@ -307,6 +307,11 @@ impl Operation {
         )
     }
 
+    /// Whether it makes something durable.
+    pub(crate) fn is_sync(&self) -> bool {
+        matches!(self, Self::SyncFile { .. } | Self::SyncDirectory { .. } | Self::SyncAll)
+    }
+
     /// The inode it is about, if it names one.
     pub(crate) fn inode(&self) -> Option<InodeNumber> {
         match *self {

@@ -126,6 +126,8 @@ pub(crate) struct Run {
     history: String,
     /// Calls of this round that have been taken from the clients.
     events: Vec<Event>,
+    /// The moment when this round began.
+    round_began: u64,
     /// The power cut of this round.
     pub(crate) cut: Option<PowerCut>,
     /// Something has happened whose effects may still come.
@@ -177,6 +179,7 @@ pub fn run(seed: u64, run_options: RunOptions) -> Report {
         figures: Figures::default(),
         history: format!("seed {seed}: {swarm:?}\n"),
         events: Vec::new(),
+        round_began: 0,
         cut: None,
         is_troubled: false,
         stage: Stage::Troubled,
@@ -237,9 +240,13 @@ impl Run {
     fn check_progress(&self) -> Result<(), String> {
         let swarm = &self.shared.swarm;
         let may_have_ended = swarm.partition > 0 || swarm.stall > 0;
+        // What was lost long ago is told by the first sync that covers it.
+        let has_lost = self.figures.power_cuts > 0 || self.figures.disk_errors > 0;
+        let may_tell_loss = |event: &Event| has_lost && event.operation.is_sync();
         let is_slow = |event: &Event| event.returned_at - event.called_at > HEALTHY_CALL_MAX;
         let is_failure = |event: &&Event| {
-            is_slow(event) || (!may_have_ended && matches!(event.outcome, Outcome::Unknown(_)))
+            let is_unknown = matches!(event.outcome, Outcome::Unknown(_));
+            is_slow(event) || (is_unknown && !may_have_ended && !may_tell_loss(event))
         };
         match self.events.iter().find(is_failure) {
             Some(event) => {
@@ -333,6 +340,7 @@ impl Run {
         shared.is_stopping.set(false);
         shared.was_full.set(false);
         self.cut = None;
+        self.round_began = shared.tick();
         if shared.swarm.mounted.contains(&true) && shared.rng.chance(600) {
             shared.simulation.run_until(|| false, UNCONTESTED_AFTER);
         }
@@ -499,6 +507,7 @@ impl Run {
                 home: &|inode| cluster.home(inode),
                 struck: &|target| struck.get(&cluster.machine_of(target)).copied(),
                 under_way: &under_way,
+                round_began: self.round_began,
             };
             let found = Found::new(&walk)?;
             let model = durability::check(checker, &cut, &found)?;

@@ -88,7 +88,7 @@ fn verdict(events: &[Event], found: &Found) -> Result<(), String> {
 fn verdict_beside(events: &[Event], under_way: &[Event], found: &Found) -> Result<(), String> {
     let mut checker = Checker::new();
     assert_eq!(checker.advance(events), crate::checker::Verdict::Accepted);
-    let cut = Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way };
+    let cut = Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way, round_began: 0 };
     check(&checker, &cut, found).map(|_| ())
 }
 
@@ -174,6 +174,23 @@ fn unsynced_bytes_are_old_new_or_zero_and_synced_ones_stay() {
 }
 
 #[test]
+fn a_sync_after_the_cut_promises_what_its_client_did_before() {
+    let file = Operation::SyncFile { inode: FILE };
+    let calls = [create(1_000, 0), write(9_000, 0, 4096, 1)];
+    let (lost, kept) = (found(&[0], &[(0, 0, 4096)]), found(&[0], &[(1, 0, 4096)]));
+    let told = event(11_000, file, Outcome::Unknown("EIO".to_owned()));
+    let alien = Event { client: 1, ..sync(11_500, file) };
+    let harmless = [&[][..], &[alien], &[told.clone(), sync(11_500, file)]];
+    for after in harmless {
+        assert_eq!(verdict_beside(&calls, after, &lost), Ok(()), "{after:?}");
+    }
+    assert!(verdict_beside(&calls, &[sync(11_500, file)], &lost).is_err(), "nobody was told");
+    let late = event(12_000, file, told.outcome);
+    assert!(verdict_beside(&calls, &[sync(11_500, file), late], &lost).is_err(), "too late");
+    assert_eq!(verdict_beside(&calls, &[sync(11_500, file)], &kept), Ok(()));
+}
+
+#[test]
 fn an_append_under_way_lands_behind_what_the_cut_has_left() {
     let append = |at, len, tag| {
         let operation = Operation::Append { inode: FILE, len, tag };
@@ -219,7 +236,8 @@ fn what_a_state_was_once_decides_beside_what_it_is() {
     assert_eq!(checker.states().len(), 2, "it has happened or has not");
     let last = times(10_000, 7, done(7));
     assert_eq!(checker.advance(&[last]), crate::checker::Verdict::Accepted);
-    let cut = Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way: &[] };
+    let cut =
+        Cut { home: &|_| TargetId(0), struck: &|_| Some(STRUCK), under_way: &[], round_began: 0 };
     for (seconds, is_possible) in [(5, true), (6, true), (7, true), (8, false)] {
         let mut left = found(&[0], &[]);
         left.shown.insert(FILE, seen(seconds));
