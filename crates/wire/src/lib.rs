@@ -9,6 +9,7 @@
 mod attributes;
 mod codec;
 mod file_locks;
+mod greeting;
 mod header;
 mod ids;
 mod lease;
@@ -26,6 +27,7 @@ pub use codec::{DecodeError, Reader, Wire};
 pub use file_locks::{
     FileLock, HeldLock, LockMode, LockOwner, LockRange, LockRanges, LockReply, LockSpace,
 };
+pub use greeting::{Challenge, HELLO_OPCODE, Hello, Proof, Welcome};
 pub use header::{
     FrameHeader, HEADER_LEN, HeaderError, MAGIC, MAX_BODY_LEN, MAX_BULK_LEN, NO_SLOT,
     PROTOCOL_VERSION,

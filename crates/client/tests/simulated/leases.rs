@@ -164,7 +164,8 @@ fn the_bytes_of_a_small_file_come_with_the_open() {
         let before = (lookups(&fake), reads());
         let (file, _) = client.open_leased(inode, OpenMode::READ).await.unwrap();
         // By whichever worker.
-        let attached = other.attach(&file.attributes(), OpenMode::READ).unwrap();
+        let attached =
+            other.attach(&file.attributes(), OpenMode::READ, file.told_losses()).unwrap();
         let bytes = attached.read_first(0, 4_096).await.unwrap();
         assert_eq!(bytes[0][..], [7; 3_901][..]);
         assert_eq!((lookups(&fake), reads()), (before.0 + 1, before.1));

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::greeting::Hello;
 use crate::header::{FrameHeader, HEADER_LEN, HeaderError};
 use crate::ids::{ClusterId, Epoch};
 
