@@ -1,7 +1,7 @@
 //! One thread of the mount: takes requests, has them carried out, and answers.
 //!
-//! Every request is a task of its own, so that one that waits stops no other; the kernel bounds
-//! how many there are. Invariant: every request that wants an answer gets exactly one, also when
+//! A request is answered at once if it need not wait, and otherwise goes on as a task of its own, so
+//! that it stops no other; the kernel bounds how many there are. Invariant: every request that wants an answer gets exactly one, also when
 //! its handler fails in a way it should not.
 
 use std::cell::RefCell;
@@ -144,7 +144,10 @@ impl Worker {
                 buffer.freeze()
             };
             let worker = self.clone();
-            self.platform.spawn(async move { worker.serve(bytes).await });
+            let mut serving = Box::pin(async move { worker.serve(bytes).await });
+            if (&mut serving).now_or_never().is_none() {
+                self.platform.spawn(serving);
+            }
         }
         Ok(())
     }
