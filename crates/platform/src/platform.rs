@@ -123,6 +123,22 @@ impl Platform {
         }
     }
 
+    /// Whether a thread of this machine, which may be of another process, has a group among its
+    /// supplementary ones. In simulation none has any.
+    pub fn is_in_group(&self, thread: u32, group: u32) -> bool {
+        match self {
+            Self::Uring(_) => {
+                let status = std::fs::read_to_string(format!("/proc/{thread}/status"));
+                let status = status.unwrap_or_default();
+                let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+                let mut groups = groups.unwrap_or_default().split_whitespace();
+                groups.any(|found| found.parse() == Ok(group))
+            }
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => false,
+        }
+    }
+
     /// What drives this platform, for log lines and status: "io_uring", "polling" or "simulated".
     pub fn driver_name(&self) -> &'static str {
         match self {

@@ -520,7 +520,7 @@ pub(crate) fn apply(attributes: &mut Attributes, changes: &AttributeChanges, now
     let permissions = &mut attributes.permissions;
     permissions.mode = changes.mode.map_or(permissions.mode, |mode| mode & 0o7777);
     if kills && !is_directory {
-        permissions.mode = xattrs::without_privileges(permissions.mode);
+        permissions.mode = xattrs::without_privileges(permissions.mode, changes.kill_setgid);
     }
     permissions.uid = changes.uid.unwrap_or(permissions.uid);
     permissions.gid = changes.gid.unwrap_or(permissions.gid);

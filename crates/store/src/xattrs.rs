@@ -177,11 +177,12 @@ fn follow_mode(tx: &mut Transaction, inode: InodeNumber) {
 }
 
 /// The mode without what lets a program run with its owner's rights: setuid, and setgid where it
-/// means that.
-pub fn without_privileges(mode: u32) -> u32 {
-    match mode & GROUP_EXECUTE {
-        0 => mode & !SETUID,
-        _ => mode & !(SETUID | SETGID),
+/// means that, or in any case.
+pub fn without_privileges(mode: u32, kill_setgid: bool) -> u32 {
+    if kill_setgid || mode & GROUP_EXECUTE != 0 {
+        mode & !(SETUID | SETGID)
+    } else {
+        mode & !SETUID
     }
 }
 

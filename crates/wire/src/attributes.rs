@@ -190,5 +190,16 @@ pub struct AttributeChanges {
     /// Drop what lets a program run with its owner's rights, as a write by somebody else must:
     /// setuid, setgid of a group-executable file, and file capabilities.
     pub kill_privileges: bool,
+    /// Setgid goes also where the group may not execute: who changes the file is not of its group.
+    pub kill_setgid: bool,
 }
-wire_struct!(AttributeChanges { mode, uid, gid, size, accessed, modified, kill_privileges });
+wire_struct!(AttributeChanges {
+    mode,
+    uid,
+    gid,
+    size,
+    accessed,
+    modified,
+    kill_privileges,
+    kill_setgid
+});

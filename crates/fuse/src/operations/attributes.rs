@@ -7,7 +7,7 @@ use crate::abi::{InHeader, SetAttrIn, fattr, mode};
 use crate::failure::{Failure, gone_is_stale};
 use crate::kernel_cache::Answer;
 use crate::operations::Outcome;
-use crate::operations::data::has_privileges;
+use crate::operations::privileges::has_privileges;
 use crate::worker::Worker;
 
 impl Worker {
@@ -45,6 +45,7 @@ impl Worker {
                 return Ok(Answer::Attributes(found));
             }
         }
+        changes.kill_setgid = self.changes_take_setgid(header, inode, &changes).await?;
         let changed = self.client.update_leased(inode, changes).await.map_err(gone_is_stale)?;
         Ok(Answer::Attributes(changed))
     }
@@ -67,6 +68,7 @@ impl Worker {
             accessed: time(fattr::ATIME, fattr::ATIME_NOW, wanted.accessed, wanted.accessed_nanos),
             modified: time(fattr::MTIME, fattr::MTIME_NOW, wanted.modified, wanted.modified_nanos),
             kill_privileges: has(fattr::KILL_SUIDGID),
+            kill_setgid: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringfs_client::OpenFile;
 use ringfs_platform::Slice;
-use ringfs_wire::{AttributeChanges, Errno, InodeNumber};
+use ringfs_wire::{Errno, InodeNumber};
 
 use crate::abi::{
     CopyFileRangeIn, CopyFileRangeOut, FallocateIn, InHeader, LseekIn, LseekOut, READ_LOCKOWNER,
@@ -20,14 +20,6 @@ const COPY_PIECE: u64 = 1 << 20;
 /// Bytes moved by one COPY_FILE_RANGE, so that it ends within its deadline; programs go on where
 /// it ended.
 const COPY_MAX: u64 = 64 << 20;
-
-/// Modes that let a program run with other rights than its user's: setuid and setgid.
-const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
-/// Without this, setgid means something else.
-const GROUP_EXECUTE: u32 = 0o010;
-/// Modes under which file capabilities count.
-const EXECUTE_BITS: u32 = 0o111;
 
 /// How often a READ that fills pages asks again for a lease that is contested.
 const LEASE_ATTEMPTS: u32 = 200;
@@ -69,13 +61,13 @@ impl Worker {
 
     pub(crate) async fn write(
         &self,
-        inode: InodeNumber,
+        header: &InHeader,
         arguments: &WriteIn,
         data: Slice,
     ) -> Outcome {
         let file = self.file(arguments.handle).await?;
         if arguments.write_flags & WRITE_KILL_SUIDGID != 0 {
-            self.kill_privileges(inode, &file, arguments.handle).await?;
+            self.kill_privileges(header, &file, arguments.handle).await?;
         }
         let is_writeback = arguments.write_flags & WRITE_CACHE != 0;
         let is_append = arguments.flags & open::APPEND != 0;
@@ -88,48 +80,13 @@ impl Worker {
         }
         .map_err(gone_is_stale)?;
         if arguments.write_flags & WRITE_KILL_SUIDGID != 0 {
-            self.kill_late_privileges(inode, &file).await?;
+            self.kill_late_privileges(header, &file).await?;
         }
         // The kernel leaves this to whoever serves writes that pass the page cache.
         if arguments.flags & open::DATA_SYNC != 0 {
             file.sync().await.map_err(gone_is_stale)?;
         }
         Ok(Reply::of(&WriteOut { size: arguments.size, padding: 0 }).into())
-    }
-
-    /// Takes away what a write by this user must not leave: asked of the home when the mode shows
-    /// it, and once per handle for capabilities, which it does not show.
-    async fn kill_privileges(
-        &self,
-        inode: InodeNumber,
-        file: &OpenFile,
-        handle: u64,
-    ) -> Result<(), Failure> {
-        let mode = file.attributes().permissions.mode;
-        let known = self.mount.handles.get(handle).ok_or(Errno::EBADF)?;
-        let may_have_capabilities = mode & EXECUTE_BITS != 0 && !known.has_killed_privileges;
-        if !has_privileges(mode) && !may_have_capabilities {
-            return Ok(());
-        }
-        let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
-        self.client.update(inode, changes).await.map_err(gone_is_stale)?;
-        self.mount.handles.note_killed_privileges(handle);
-        self.drop_attributes(inode).await;
-        Ok(())
-    }
-
-    /// The same once the change is done: its reply tells of privileges given meanwhile elsewhere.
-    async fn kill_late_privileges(
-        &self,
-        inode: InodeNumber,
-        file: &OpenFile,
-    ) -> Result<(), Failure> {
-        if has_privileges(file.attributes().permissions.mode) {
-            let changes = AttributeChanges { kill_privileges: true, ..Default::default() };
-            self.client.update(inode, changes).await.map_err(gone_is_stale)?;
-            self.drop_attributes(inode).await;
-        }
-        Ok(())
     }
 
     pub(crate) async fn copy_file_range(
@@ -141,8 +98,7 @@ impl Worker {
         let source = self.file(wanted.handle_in).await?;
         let target = self.file(wanted.handle_out).await?;
         if header.uid != 0 {
-            let inode = target.attributes().inode;
-            self.kill_privileges(inode, &target, wanted.handle_out).await?;
+            self.kill_privileges(header, &target, wanted.handle_out).await?;
         }
         let len = wanted.len.min(COPY_MAX);
         let mut done = 0;
@@ -158,7 +114,7 @@ impl Worker {
             }
         }
         if header.uid != 0 {
-            self.kill_late_privileges(target.attributes().inode, &target).await?;
+            self.kill_late_privileges(header, &target).await?;
         }
         Ok(if wide {
             Reply::of(&CopyFileRangeOut { bytes_copied: done }).into()
@@ -194,7 +150,7 @@ impl Worker {
         let file = self.file(handle).await?;
         // The kernel says nothing about privileges here or in a copy.
         if header.uid != 0 {
-            self.kill_privileges(inode, &file, handle).await?;
+            self.kill_privileges(header, &file, handle).await?;
         }
         let keep_size = mode & allocate::KEEP_SIZE != 0;
         match mode & !allocate::KEEP_SIZE {
@@ -205,7 +161,7 @@ impl Worker {
         }
         .map_err(gone_is_stale)?;
         if header.uid != 0 {
-            self.kill_late_privileges(inode, &file).await?;
+            self.kill_late_privileges(header, &file).await?;
         }
         if keep_size {
             // For this change Linux would still believe attributes that it asked for before.
@@ -225,9 +181,4 @@ impl Worker {
         .map_err(gone_is_stale)?;
         Ok(Reply::of(&LseekOut { offset }).into())
     }
-}
-
-/// Whether a mode has what a change by others takes away.
-pub(crate) fn has_privileges(mode: u32) -> bool {
-    mode & SETUID != 0 || mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE
 }

@@ -20,13 +20,14 @@ use crate::worker::Worker;
 const REST: Duration = Duration::from_secs(2);
 
 impl Worker {
-    pub(crate) async fn open(&self, inode: InodeNumber, arguments: &OpenIn) -> Outcome {
+    pub(crate) async fn open(&self, header: &InHeader, arguments: &OpenIn) -> Outcome {
+        let inode = InodeNumber(header.node);
         let moment = self.mount.gate.now();
         let mode = if reads_only(arguments.flags) { OpenMode::READ } else { OpenMode::READ_WRITE };
         let opened = self.client.open_leased(inode, mode).await;
         let (file, leased) = opened.map_err(gone_is_stale)?;
         if arguments.flags & open::TRUNCATE != 0 {
-            self.cut(inode, arguments.open_flags).await?;
+            self.cut(header, &leased.value, arguments.open_flags).await?;
         }
         let is_settled = self.settle(&leased, moment, false);
         let open = self.opened(file, &leased, arguments.flags, is_settled);
@@ -55,7 +56,7 @@ impl Worker {
                 return Err(Errno::ESTALE.into());
             }
             if arguments.flags & open::TRUNCATE != 0 {
-                let cut = self.cut(leased.value.inode, arguments.open_flags).await?;
+                let cut = self.cut(header, &leased.value, arguments.open_flags).await?;
                 leased = Leased::unleased(cut);
             }
         }
@@ -78,9 +79,17 @@ impl Worker {
     }
 
     /// Cuts a file to nothing because an open says so.
-    async fn cut(&self, inode: InodeNumber, open_flags: u32) -> Result<Attributes, Failure> {
+    async fn cut(
+        &self,
+        header: &InHeader,
+        known: &Attributes,
+        open_flags: u32,
+    ) -> Result<Attributes, Failure> {
+        let inode = known.inode;
         let kill_privileges = open_flags & OPEN_KILL_SUIDGID != 0;
-        let changes = AttributeChanges { size: Some(0), kill_privileges, ..Default::default() };
+        let kill_setgid = kill_privileges && self.takes_setgid(header, &known.permissions);
+        let changes =
+            AttributeChanges { size: Some(0), kill_privileges, kill_setgid, ..Default::default() };
         let cut = self.client.update(inode, changes).await.map_err(gone_is_stale)?;
         if kill_privileges {
             self.drop_attributes(inode).await;

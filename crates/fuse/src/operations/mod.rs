@@ -6,6 +6,7 @@ mod directories;
 mod files;
 mod locks;
 mod names;
+mod privileges;
 mod space;
 pub(crate) mod stat;
 mod xattrs;
@@ -31,12 +32,12 @@ impl Worker {
         match &request.operation {
             Operation::Read(arguments) => self.read(node, arguments).await,
             Operation::Write { arguments, data } => {
-                self.write(node, arguments, bytes.slice(data.clone())).await
+                self.write(&request.header, arguments, bytes.slice(data.clone())).await
             }
             Operation::GetAttr(_) => self.get_attributes(node).await,
             Operation::Statx(_) => self.statx(node).await,
             Operation::SetAttr(arguments) => self.set_attributes(&request.header, arguments).await,
-            Operation::Open(arguments) => self.open(node, arguments).await,
+            Operation::Open(arguments) => self.open(&request.header, arguments).await,
             Operation::Create { arguments, name } => {
                 self.create(&request.header, name, arguments).await
             }

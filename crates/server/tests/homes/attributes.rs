@@ -100,7 +100,13 @@ fn a_program_loses_its_privileges_with_its_owner_or_bytes() {
             change(file, AttributeChanges { mode: Some(0o2644), ..none.clone() }).await,
             0o2644
         );
-        assert_eq!(change(file, kill).await, 0o2644, "setgid without execution is no privilege");
+        assert_eq!(
+            change(file, kill.clone()).await,
+            0o2644,
+            "setgid without execution is no privilege"
+        );
+        let stranger = AttributeChanges { kill_setgid: true, ..kill };
+        assert_eq!(change(file, stranger).await, 0o644);
         session.ask(file, &set(file, "security.capability", b"x")).await.unwrap();
         change(file, AttributeChanges { size: Some(1), ..none.clone() }).await;
         assert!(!has_capability().await);
