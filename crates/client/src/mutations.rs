@@ -16,17 +16,4 @@ pub struct Mutations {
     pub release_before_drop: bool,
 }
 
-/// Whether a deliberate defect is switched on: never in a shipped build.
-macro_rules! is_defective {
-    ($options:expr, $defect:ident) => {{
-        #[cfg(feature = "mutations")]
-        let is_defective = $options.mutations.$defect;
-        #[cfg(not(feature = "mutations"))]
-        let is_defective = {
-            let _ = &$options;
-            false
-        };
-        is_defective
-    }};
-}
-pub(crate) use is_defective;
+pub(crate) use ringfs_platform::is_defective;

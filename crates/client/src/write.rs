@@ -166,12 +166,11 @@ async fn write_once(
         data.slice((part.start - range.start) as usize..(part.end - range.start) as usize)
     };
     let chunks = chunk_part(range);
-    if is_at_home(file, range, known) {
-        reserve(file, range.end, deadline).await?;
-        return write_at_home(file, range, data, known, lazy, deadline).await;
-    }
     if !chunks.is_empty() {
         reserve(file, range.end, deadline).await?;
+        if is_at_home(file, range, known) {
+            return write_at_home(file, range, data, known, lazy, deadline).await;
+        }
         let slice = part(chunks.clone());
         write_chunks(file, chunks.clone(), &slice, known, deadline).await?;
     }

@@ -15,6 +15,7 @@
 
 mod address;
 mod buffer;
+mod defect;
 mod disk;
 mod error;
 mod flags;

@@ -73,17 +73,4 @@ pub struct Mutations {
     pub forget_holders: bool,
 }
 
-/// Whether a deliberate defect is switched on: never in a shipped build.
-macro_rules! is_defective {
-    ($target:expr, $defect:ident) => {{
-        #[cfg(feature = "mutations")]
-        let is_defective = $target.mutations.$defect;
-        #[cfg(not(feature = "mutations"))]
-        let is_defective = {
-            let _ = &$target;
-            false
-        };
-        is_defective
-    }};
-}
-pub(crate) use is_defective;
+pub(crate) use ringfs_platform::is_defective;

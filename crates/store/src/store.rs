@@ -71,20 +71,7 @@ pub struct Mutations {
     pub refuse_removal: bool,
 }
 
-/// Whether a deliberate defect is switched on: never in a shipped build.
-macro_rules! is_defective {
-    ($options:expr, $defect:ident) => {{
-        #[cfg(feature = "mutations")]
-        let is_defective = $options.mutations.$defect;
-        #[cfg(not(feature = "mutations"))]
-        let is_defective = {
-            let _ = &$options;
-            false
-        };
-        is_defective
-    }};
-}
-pub(crate) use is_defective;
+pub(crate) use ringfs_platform::is_defective;
 
 impl StoreOptions {
     /// The usual options of `target` in `cluster`.
