@@ -233,7 +233,12 @@ impl Target {
         if tells_no_state(&call.request) || is_defective!(self, answer_unwritten) {
             return answer;
         }
-        let written = self.store.written(self.store.position()).await;
+        let position = self.store.position();
+        let written = match call.request.is_mutation() {
+            true => self.store.written(position).await,
+            // What a device error has left is still read.
+            false => self.store.shown(position).await,
+        };
         written.map_err(|error| error.status()).and(answer)
     }
 
@@ -520,7 +525,8 @@ impl Service for Target {
             self.sessions.connected(session, true);
             self.file_locks.join(&hello);
             self.watch_sessions();
-            if logged == Some(holder) {
+            // Whoever only reads from a stopped target need not be known to the next life.
+            if logged == Some(holder) || self.store.has_failed() && holder != session {
                 return Ok(welcome);
             }
             self.room(false)?;

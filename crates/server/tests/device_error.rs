@@ -1,4 +1,4 @@
-//! A target that a device error has stopped: it changes nothing more, and says so.
+//! A target that a device error has stopped: it changes nothing more and says so, but is read.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use ringfs_placement::{ClusterMap, MapParts, NodeEntry, TargetEntry};
 use ringfs_platform::{
-    Address, Faults, Outcome, Platform, SimulatedNode, Simulation, SimulationOptions,
+    Address, Faults, Outcome, Platform, SimulatedNode, Simulation, SimulationOptions, Slice,
 };
 use ringfs_rpc::{ClusterKey, Identity, Peer, PeerOptions};
 use ringfs_server::NodeOptions;
 use ringfs_wire::{
-    ClusterId, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate, Name, NodeId,
-    SessionId, Status, StatusGet, Sync, TargetId,
+    ClusterId, FilePermissions, HeadRead, HeadWrite, InodeNumber, InodeType, Lease, MetadataCreate,
+    MetadataLookup, Name, NodeId, ReadDirectory, SessionId, Status, StatusGet, Sync, TargetId,
 };
 
 const SERVER: SimulatedNode = SimulatedNode(0);
@@ -51,13 +51,37 @@ fn create(name: &str) -> MetadataCreate {
     }
 }
 
-fn peer(platform: &Platform) -> Peer {
-    let identity =
-        Identity { cluster: ClusterId(1), key: key(), session: SessionId(9), holder: SessionId(0) };
+fn peer(platform: &Platform, session: u64) -> Peer {
+    let (session, holder) = (SessionId(session), SessionId(0));
+    let identity = Identity { cluster: ClusterId(1), key: key(), session, holder };
     let epoch = Rc::new(Cell::new(map().epoch()));
     let no_references = Rc::new(|_| Vec::new());
     let options = PeerOptions::default();
     Peer::new(platform, address(), TARGET, identity, epoch, no_references, options)
+}
+
+/// Finds the file by its name and in a listing, and reads it.
+async fn read_everything(peer: &Peer, inode: InodeNumber) {
+    let lookup = MetadataLookup {
+        directory: InodeNumber::ROOT,
+        name: Some(Name::new(b"before").unwrap()),
+        open: true,
+        head: false,
+        touch: false,
+        lease: Lease::NONE,
+    };
+    assert_eq!(peer.call(&lookup, None).await.unwrap().reply.inode, inode);
+    let list = ReadDirectory {
+        directory: InodeNumber::ROOT,
+        after: 0,
+        limit: 10,
+        lease: Lease::NONE,
+        touch: true,
+    };
+    assert_eq!(peer.call(&list, None).await.unwrap().reply.items.len(), 1);
+    let read = HeadRead { inode, offset: 0, length: 100, touch: true };
+    let read = peer.call(&read, None).await.unwrap();
+    assert_eq!(read.bulk.as_deref(), Some(&b"ring"[..]));
 }
 
 #[test]
@@ -77,12 +101,29 @@ fn a_stopped_target_refuses_changes_and_tells_its_state() {
     let (platform, finished, world) =
         (simulation.platform(CLIENT), Rc::clone(&done), Rc::clone(&simulation));
     simulation.platform(CLIENT).spawn(async move {
-        let peer = peer(&platform);
-        peer.call(&create("before"), None).await.unwrap();
+        let stranger = peer(&platform, 10);
+        let peer = peer(&platform, 9);
+        let file = peer.call(&create("before"), None).await.unwrap().reply.attributes.unwrap();
+        let write = HeadWrite {
+            inode: file.inode,
+            generation: file.generation,
+            offset: 0,
+            lazy: false,
+            allocated: 0,
+        };
+        peer.call(&write, Some(Slice::from(&b"ring"[..]))).await.unwrap();
         world.set_faults(Faults { fsync_failure_per_mille: 1000, ..Faults::default() });
         let sync = peer.call(&Sync { inode: None }, None).await;
         assert!(sync.is_err(), "a failed sync is reported to its caller");
         let refused = peer.call(&create("after"), None).await.unwrap_err();
+        assert_eq!(refused.status(), Some(Status::TargetFailed));
+        let refused = peer.call(&write, Some(Slice::from(&b"fail"[..]))).await.unwrap_err();
+        assert_eq!(refused.status(), Some(Status::TargetFailed));
+        // What is there is read, also by who comes only now.
+        for peer in [&peer, &stranger] {
+            read_everything(peer, file.inode).await;
+        }
+        let refused = stranger.call(&create("after"), None).await.unwrap_err();
         assert_eq!(refused.status(), Some(Status::TargetFailed));
         let status = peer.call(&StatusGet {}, None).await.unwrap().reply;
         assert!(status.failed);

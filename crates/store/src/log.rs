@@ -3,7 +3,8 @@
 //! Invariant: positions are bytes since the store was created and each log file covers
 //! `segment_bytes` of them, so a position tells its file. One task writes, in order; whatever is
 //! committed meanwhile becomes the next batch. After a failed write or sync nothing is ever
-//! written again: what the kernel kept of the lost pages is unknown.
+//! synced again: what the kernel kept of the lost pages is unknown. What was committed before is
+//! still written, as far as that goes, so that it may be shown.
 
 mod batch;
 mod replay;
@@ -78,6 +79,8 @@ pub(crate) struct Log {
     files: RefCell<BTreeMap<u64, Rc<FileHandle>>>,
     dirty_files: RefCell<BTreeSet<u64>>,
     failed: RefCell<Option<StorageError>>,
+    /// Nothing more is written.
+    stuck: Cell<bool>,
     closing: Cell<bool>,
     no_space: Cell<bool>,
     /// Something was committed, or the log is closing.
@@ -113,6 +116,7 @@ impl Log {
             files: RefCell::default(),
             dirty_files: RefCell::default(),
             failed: RefCell::new(None),
+            stuck: Cell::new(false),
             closing: Cell::new(false),
             no_space: Cell::new(false),
             work: Signal::default(),
@@ -302,6 +306,17 @@ impl Log {
         self.wait(|| self.written.get() >= position).await
     }
 
+    /// Waits until everything before `position` is in the kernel, also after a failure; fails if it
+    /// never will be.
+    pub(crate) async fn shown(&self, position: u64) -> Result<(), StoreError> {
+        let check = || match self.written.get() >= position {
+            true => Some(Ok(())),
+            false if self.stuck.get() || self.closing.get() => self.check().err().map(Err),
+            false => None,
+        };
+        self.progress.until(check).await
+    }
+
     /// Waits until everything before `position` is durable; somebody has to run [`Log::sync`].
     pub(crate) async fn synced(&self, position: u64) -> Result<(), StoreError> {
         self.wait(|| self.synced.get() >= position).await
@@ -324,7 +339,7 @@ impl Log {
         Ok(())
     }
 
-    /// The task that writes. Ends when the log closes or fails.
+    /// The task that writes. Ends when the log closes, or cannot be written.
     pub(crate) async fn run_writer(&self) {
         loop {
             let has_work = || {
@@ -332,7 +347,7 @@ impl Log {
                 let ready = pending.bytes.is_some() || !pending.sealed.is_empty();
                 (ready || self.closing.get()).then_some(ready)
             };
-            if !self.work.until(has_work).await || self.check().is_err() {
+            if !self.work.until(has_work).await || self.closing.get() {
                 return;
             }
             self.seal(0);
@@ -340,6 +355,8 @@ impl Log {
             if let Some(sealed) = next
                 && self.write_batch(sealed).await.is_err()
             {
+                self.stuck.set(true);
+                self.progress.notify();
                 return;
             }
         }
@@ -347,8 +364,12 @@ impl Log {
 
     async fn write_batch(&self, sealed: Sealed) -> Result<(), StoreError> {
         let start = self.file_start(sealed.start);
-        self.wait(|| self.files.borrow().contains_key(&start) || self.no_space.get()).await?;
+        let has_file = || self.files.borrow().contains_key(&start);
+        // After a failure nobody makes files.
+        let decided = || has_file() || self.no_space.get() || self.check().is_err();
+        self.progress.until(|| decided().then_some(())).await;
         let Some(file) = self.files.borrow().get(&start).cloned() else {
+            self.check()?;
             let context = ringfs_platform::FailureContext::new("extend the log", &self.directory);
             return Err(self.fail(StorageError::NoSpace(context)));
         };

@@ -278,6 +278,12 @@ impl Store {
         self.engine().log.written(position.0).await
     }
 
+    /// The same where nothing depends on this store staying in order: what a device error has
+    /// left may be shown.
+    pub async fn shown(&self, position: LogPosition) -> Result<(), StoreError> {
+        self.engine().log.shown(position.0).await
+    }
+
     /// The end of the log, and the end of what is durable of it.
     pub fn extent(&self) -> (LogPosition, LogPosition) {
         let log = &self.engine().log;

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use ringfs_platform::{Faults, OpenFlags, Platform, Slice};
 use ringfs_store::{Record, Store, StoreError};
 use ringfs_wire::{Generation, HEAD_SIZE, InodeNumber, Timestamp, XattrName};
@@ -495,6 +498,29 @@ fn a_failed_sync_stops_the_store_for_good() {
         simulation.set_faults(faults);
         assert!(matches!(store.synced(store.position()).await, Err(StoreError::Failed(_))));
         assert!(matches!(store.room(false), Err(StoreError::Failed(_))));
+    });
+}
+
+#[test]
+fn what_was_changed_before_a_failed_sync_is_shown() {
+    let world = World::new(23);
+    let simulation = world.simulation.clone();
+    world.run(move |platform| async move {
+        let store = open_with_file(&platform).await;
+        simulation.set_faults(Faults { fsync_failure_per_mille: 1000, ..Default::default() });
+        let syncing = store.clone();
+        let failed = Rc::new(Cell::new(false));
+        let slot = failed.clone();
+        platform.spawn(async move { slot.set(syncing.sync_all().await.is_err()) });
+        // Changes go on while the sync is under way, until it fails.
+        while !failed.get() {
+            let mut tx = store.transaction();
+            tx.put(Record::PutInode { inode: file_record(FILE) });
+            drop(tx);
+            platform.sleep(std::time::Duration::from_micros(1)).await;
+        }
+        assert!(store.written(store.position()).await.is_err());
+        store.shown(store.position()).await.expect("in the kernel");
     });
 }
 
