@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use ringfs_wire::{
     AnyRequest, AppendReply, Attributes, AttributesResult, Challenge, CreateReply, DirectoryPage,
     FrameHeader, HEADER_LEN, Hello, LookupReply, MAGIC, Outcome, PROTOCOL_VERSION, PeekReply,
-    PrepareReply, Proof, TargetStatus, Wire,
+    PrepareReply, Proof, TargetStatus, Welcome, Wire,
 };
 
 /// Where the header keeps the length of the body.
@@ -29,6 +29,7 @@ fuzz_target!(|data: &[u8]| {
     check::<Hello>(body);
     check::<Challenge>(body);
     check::<Proof>(body);
+    check::<Welcome>(body);
     check::<LookupReply>(body);
     check::<CreateReply>(body);
     check::<AppendReply>(body);

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringfs_fuzz::{LOG_BYTES, check_store, parts};
+use ringfs_fuzz::{LOG_BYTES, check_store, file_of, parts};
 
 const MAGIC: &[u8] = b"RFL\x01";
 const VERSION: u16 = 1;
@@ -13,13 +13,10 @@ const HEADER: usize = 48;
 const ALIGNMENT: usize = 8;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((kind, data)) = data.split_first() else { return };
-    let mut file = Vec::new();
-    if kind % 2 == 1 {
-        file.extend_from_slice(data);
-    } else {
-        parts(data).for_each(|(marks, part)| add_batch(&mut file, marks, part));
-    }
+    let file = file_of(data, |file, data| {
+        parts(data).for_each(|(marks, part)| add_batch(file, marks, part));
+    });
+    let Some(mut file) = file else { return };
     file.resize(LOG_BYTES, 0);
     check_store("log-0000000000000000", file);
 });

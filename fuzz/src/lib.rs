@@ -8,13 +8,14 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Once;
 use std::time::Duration;
 
 use ringfs_platform::{
     OpenFlags, Outcome, Platform, SimulatedNode, Simulation, SimulationOptions, StorageError,
 };
 use ringfs_store::{State, Store, StoreError, StoreOptions};
-use ringfs_wire::{ClusterId, TargetId};
+use ringfs_wire::{ClusterId, TargetId, Wire};
 
 /// Bytes of a log file of the store.
 pub const LOG_BYTES: usize = 4 << 10;
@@ -22,10 +23,22 @@ pub const LOG_BYTES: usize = 4 << 10;
 const DIRECTORY: &str = "/store";
 const CLUSTER: u128 = 5;
 const TARGET: u32 = 3;
-const STORE_FORMAT: u32 = 3;
+const STORE_FORMAT: u32 = 4;
 const MODE: u32 = 0o600;
 /// Virtual time that opening may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The file that an input stands for: after an even first byte what `make` builds of the rest,
+/// otherwise the rest as it is. Nothing for an empty input.
+pub fn file_of(data: &[u8], make: impl FnOnce(&mut Vec<u8>, &[u8])) -> Option<Vec<u8>> {
+    let (kind, data) = data.split_first()?;
+    let mut file = Vec::new();
+    match kind % 2 {
+        0 => make(&mut file, data),
+        _ => file.extend_from_slice(data),
+    }
+    Some(file)
+}
 
 /// Splits an input into parts: each has a byte of marks, a `u16` that is its length, and content.
 pub fn parts(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
@@ -40,19 +53,32 @@ pub fn parts(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 /// Opens a store that has `content` as its file `name`, twice if the first time succeeds.
 pub fn check_store(name: &'static str, content: Vec<u8>) {
+    static SETTINGS: Once = Once::new();
+    SETTINGS.call_once(|| {
+        let opens = opens("log-0000000000000000", vec![0; LOG_BYTES]);
+        assert!(opens, "an empty log: the store around the file is as the code wants it");
+    });
+    opens(name, content);
+}
+
+/// Whether such a store opens.
+fn opens(name: &'static str, content: Vec<u8>) -> bool {
     let simulation = Simulation::new(1, SimulationOptions::default());
     let platform = simulation.platform(SimulatedNode(1));
-    let done = Rc::new(RefCell::new(false));
+    let done = Rc::new(RefCell::new(None));
     let (task, out) = (platform.clone(), done.clone());
     platform.spawn(async move {
         prepare(&task, name, content).await.expect("the simulated disk has no faults");
-        if let Ok(first) = open(&task).await {
+        let first = open(&task).await;
+        let opens = first.is_ok();
+        if let Ok(first) = first {
             let second = open(&task).await.expect("what was opened and closed opens again");
             assert_eq!(first, second, "the same state twice");
         }
-        *out.borrow_mut() = true;
+        *out.borrow_mut() = Some(opens);
     });
-    assert_eq!(simulation.run_until(|| *done.borrow(), LIMIT), Outcome::Done);
+    assert_eq!(simulation.run_until(|| done.borrow().is_some(), LIMIT), Outcome::Done);
+    done.take().expect("done")
 }
 
 async fn prepare(platform: &Platform, name: &str, file: Vec<u8>) -> Result<(), StorageError> {
@@ -66,6 +92,9 @@ async fn prepare(platform: &Platform, name: &str, file: Vec<u8>) -> Result<(), S
     let mut life = 1u64.to_le_bytes().to_vec();
     life.extend_from_slice(&platform.boot_id().to_le_bytes());
     life.extend_from_slice(&0u64.to_le_bytes());
+    let (lineage, ended) = (1u64, false);
+    lineage.put(&mut life);
+    ended.put(&mut life);
     write(platform, "life", with_checksum(life)).await?;
     write(platform, name, file).await
 }
