@@ -84,6 +84,10 @@ fn a_slow_disk_is_waited_for_and_a_failing_one_stops_its_target() {
     let status = sandbox.status("ringfs");
     let state = status["nodes"][0]["targets"][0]["state"].as_str().unwrap();
     assert!(state.starts_with("failed: "), "{status}");
+    for index in 0..FILES {
+        let found = fs::read(mounted.join(index.to_string())).unwrap();
+        assert!(found == content(index), "{index} is read from the failed target");
+    }
 
     // What was synced is on the disk, whatever became of the rest.
     let (image, _) = disk.cut(&mut Random::new(1, 1));
