@@ -81,6 +81,22 @@ pub fn set(
         Some(acl) => name.is_default_acl() || !acl.is_trivial(),
         None => !name.is_acl(),
     };
+    let (old_mode, is_same) = {
+        let state = tx.state();
+        let old = state.xattr(inode, name);
+        let mode = state.inodes.get(&inode).map_or(0, |found| found.attributes.permissions.mode);
+        (mode, if is_kept { old == Some(value) } else { old.is_none() })
+    };
+    let mode = match acl.filter(|_| name.is_access_acl()) {
+        Some(acl) => {
+            let kept = if kill_sgid { !(PERMISSION_BITS | SETGID) } else { !PERMISSION_BITS };
+            old_mode & kept | acl.permission_bits()
+        }
+        None => old_mode,
+    };
+    if is_same && mode == old_mode {
+        return;
+    }
     if is_kept {
         tx.put(Record::PutXattr { inode, name: name.clone(), value: value.to_vec() });
     } else {
@@ -89,13 +105,7 @@ pub fn set(
     let has_xattrs = has_any(tx, inode);
     change(tx, inode, |found| {
         found.attributes.has_xattrs = has_xattrs;
-        let mode = &mut found.attributes.permissions.mode;
-        if let Some(acl) = acl.filter(|_| name.is_access_acl()) {
-            *mode = *mode & !PERMISSION_BITS | acl.permission_bits();
-            if kill_sgid {
-                *mode &= !SETGID;
-            }
-        }
+        found.attributes.permissions.mode = mode;
         found.attributes.changed = now;
     });
 }
