@@ -107,16 +107,18 @@ impl Client {
         let (map, session, deadline) = (self.map(), self.current_session(), self.deadline());
         let unsynced = &self.shared.unsynced;
         let begun = unsynced.now();
-        let synced = join_all(map.targets().iter().map(|entry| {
+        let asked = join_all(map.targets().iter().map(|entry| {
             let session = &session;
             async move {
                 let request = Sync { inode: None };
                 let called = self.call_target(session, entry.id, &request, None, deadline);
-                unsynced.synced_all(called.await?.by, begun);
-                Ok(())
+                called.await.map(|response| response.by)
             }
         }));
-        let result: Result<(), ClientError> = synced.await.into_iter().collect();
+        let answers = asked.await;
+        let synced = answers.iter().flatten().map(|by| (by.target, by.lineage)).collect();
+        unsynced.synced_all(&synced, begun);
+        let result: Result<(), ClientError> = answers.into_iter().try_for_each(|by| by.map(drop));
         let result = result.and_then(|()| Ok(unsynced.tell_all()?));
         result.map_err(|error| error.during("sync", Subject::Cluster))
     }

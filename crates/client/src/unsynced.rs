@@ -73,6 +73,15 @@ impl Changes {
         }
         is_lost
     }
+
+    /// The same of several targets at once.
+    fn synced_all(&mut self, by: &BTreeMap<TargetId, Lineage>, begun: u64) -> bool {
+        let changed: Vec<TargetId> = self.at.iter().map(|at| at.target).collect();
+        let synced = changed.into_iter().filter_map(|target| Some((target, *by.get(&target)?)));
+        synced.fold(false, |is_lost, (target, lineage)| {
+            self.synced(Acknowledged { target, lineage }, begun) | is_lost
+        })
+    }
 }
 
 impl Unsynced {
@@ -126,13 +135,13 @@ impl Unsynced {
         }
     }
 
-    /// Notes that a target has synced everything, asked after the moment `begun`.
-    pub(crate) fn synced_all(&self, by: Acknowledged, begun: u64) {
+    /// Notes which targets have synced everything, asked after the moment `begun`.
+    pub(crate) fn synced_all(&self, by: &BTreeMap<TargetId, Lineage>, begun: u64) {
         let mut lost = 0;
         for part in &self.parts {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
             for changes in part.values_mut() {
-                if changes.synced(by, begun) {
+                if changes.synced_all(by, begun) {
                     self.note_loss(changes);
                     lost += 1;
                 }
@@ -140,7 +149,7 @@ impl Unsynced {
             part.retain(|_, changes| changes.moment() > 0);
         }
         if lost > 0 {
-            tracing::warn!(inodes = lost, target = %by.target, "{LOST}");
+            tracing::warn!(inodes = lost, "{LOST}");
         }
     }
 
@@ -172,7 +181,7 @@ impl Unsynced {
 
 /// What the log says of a loss.
 const LOST: &str =
-    "changes that were not synced may be lost: the target lost power, or its disk failed";
+    "changes that were not synced may be lost: a target lost power, or its disk failed";
 
 fn tell(lost: u64, told: u64) -> Result<(), Errno> {
     if lost > told { Err(Errno::EIO) } else { Ok(()) }
@@ -258,8 +267,8 @@ mod tests {
         unsynced.changed(FILE, by(1, 7));
         unsynced.changed(other, by(2, 7));
         let begun = unsynced.now();
-        unsynced.synced_all(by(1, 8), begun);
-        unsynced.synced_all(by(2, 7), begun);
+        let lineages = [by(1, 8), by(2, 7)].map(|by| (by.target, by.lineage));
+        unsynced.synced_all(&BTreeMap::from(lineages), begun);
         assert_eq!(unsynced.tell_all(), Err(Errno::EIO));
         assert_eq!(unsynced.tell(FILE, &told), Err(Errno::EIO));
         assert_eq!(unsynced.tell(other, &told), Ok(()));
