@@ -1,7 +1,9 @@
 //! Attributes: reading and changing them.
 
 use ringfs_client::Leased;
-use ringfs_wire::{AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, Timestamp};
+use ringfs_wire::{
+    AttributeChanges, Attributes, Errno, FilePermissions, InodeNumber, InodeType, Timestamp,
+};
 
 use crate::abi::{InHeader, SetAttrIn, fattr, mode};
 use crate::failure::{Failure, gone_is_stale};
@@ -41,7 +43,8 @@ impl Worker {
             let found = self.find_attributes(inode).await?;
             let FilePermissions { mode, uid, .. } = found.value.permissions;
             changes.kill_privileges = header.uid == 0 || header.uid == uid;
-            if !changes.kill_privileges && has_privileges(mode) {
+            let is_program = found.value.kind != InodeType::Directory && has_privileges(mode);
+            if !changes.kill_privileges && is_program {
                 return Ok(Answer::Attributes(found));
             }
         }
