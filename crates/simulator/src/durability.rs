@@ -365,7 +365,7 @@ fn is_durable(
     let before = versions[version - 1].1;
     is_old
         || spans_homes(event, before, cut)
-        || cuts_chunks(event, before)
+        || cuts_chunks(event, before) && !is_resized_at_once(checker, event)
         || is_synced(checker, cut, event, object)
 }
 
@@ -410,6 +410,26 @@ fn cuts_chunks(event: &Event, before: &Model) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether calls that overlapped resized the file: another order of them may have left it smaller.
+fn is_resized_at_once(checker: &Checker, event: &Event) -> bool {
+    let resizes = |other: &&Event| {
+        other.operation.inode() == event.operation.inode()
+            && matches!(
+                other.operation,
+                Operation::Truncate { .. }
+                    | Operation::Write { .. }
+                    | Operation::Append { .. }
+                    | Operation::Fallocate { .. }
+            )
+    };
+    let resizes: Vec<&Event> = checker.events().filter(resizes).collect();
+    let mut pairs = resizes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, a)| resizes[..index].iter().map(move |b| (*a, *b)));
+    pairs.any(|(a, b)| overlap(a, b))
 }
 
 /// Whether the call changed two homes, which makes its acknowledgement a promise.
