@@ -99,7 +99,28 @@ impl Client {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
             let new = NewFile { permissions, umask: 0, exclusive };
-            let (state, ..) = self.create_state(directory, name, new, self.deadline()).await?;
+            let (state, ..) =
+                self.create_state(directory, name, new, None, self.deadline()).await?;
+            Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
+        };
+        result.await.map_err(|error| error.during("create", entry(directory, name)))
+    }
+
+    /// Creates and opens a regular file that begins with `data`, at most [`HEAD_SIZE`] bytes, in
+    /// one request: nobody sees it without them.
+    pub async fn create_with(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        permissions: FilePermissions,
+        data: impl Into<Slice>,
+    ) -> Result<OpenFile, ClientError> {
+        let data = data.into();
+        let result = async {
+            self.require(directory, Access::CHANGE).await?;
+            let new = NewFile { permissions, umask: 0, exclusive: true };
+            let (data, deadline) = ((!data.is_empty()).then_some(data), self.deadline());
+            let (state, ..) = self.create_state(directory, name, new, data, deadline).await?;
             Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
@@ -131,7 +152,7 @@ impl Client {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
             let (state, found, created) =
-                self.create_state(directory, name, new, self.deadline()).await?;
+                self.create_state(directory, name, new, None, self.deadline()).await?;
             let mode = if created { mode } else { self.permitted(&state, mode)? };
             let file = OpenFile::new(state, mode);
             if created {
@@ -261,7 +282,7 @@ impl Client {
         }
         self.require(directory, Access::CHANGE).await?;
         let new = NewFile { permissions, umask: 0, exclusive: mode.exclusive };
-        let created = self.create_state(directory, name, new, deadline).await;
+        let created = self.create_state(directory, name, new, None, deadline).await;
         match created {
             Ok((state, _, is_new)) => {
                 let checked = if is_new { mode } else { self.permitted(&state, mode)? };
@@ -384,12 +405,13 @@ impl Client {
         }
     }
 
-    /// Creates a file, or opens the one there is; tells whether it is new.
+    /// Creates a file, or opens the one there is; tells whether it is new. With `data` it has to be.
     async fn create_state(
         &self,
         directory: InodeNumber,
         name: &Name,
         new: NewFile,
+        data: Option<Slice>,
         deadline: Deadline,
     ) -> Result<(Rc<FileState>, Attributes, bool), ClientError> {
         let mut attempt = 0;
@@ -410,7 +432,8 @@ impl Client {
             };
             let change = self.begin_change(&[directory], &[(directory, name)]);
             let begun = self.begun();
-            let response = self.call_home(&session, directory, &request, None, deadline).await;
+            let bulk = data.clone();
+            let response = self.call_home(&session, directory, &request, bulk, deadline).await;
             let (reply, by) = match response {
                 Ok(response) => (response.reply, response.by),
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! New inodes: what they get from their directory, and those that are born without a name.
 
-use ringfs_store::{Inode, RangeKind, Record, Transaction, namespace, xattrs};
+use ringfs_store::{HeadSlot, Inode, RangeKind, Record, Transaction, namespace, xattrs};
 use ringfs_wire::{
     CreateNameless, CreateReply, FilePermissions, InodeNumber, InodeType, Lease, MetadataCreate,
     Status, Timestamp, Wire, XattrName,
@@ -28,7 +28,37 @@ impl Heritage {
     }
 }
 
+/// The head of a file that is about to be made, already written; given back unless it is placed.
+pub(crate) struct NewHead<'a> {
+    target: &'a Target,
+    slot: Option<HeadSlot>,
+    len: u64,
+}
+
+impl NewHead<'_> {
+    /// Makes it the head of a new inode.
+    pub(crate) fn place(mut self, inode: &mut Inode) {
+        inode.place_head(self.slot.take());
+        inode.attributes.size = self.len;
+    }
+}
+
+impl Drop for NewHead<'_> {
+    fn drop(&mut self) {
+        self.slot.into_iter().for_each(|slot| self.target.store.give_back_head(slot));
+    }
+}
+
 impl Target {
+    /// Writes what a new file is to begin with, if anything.
+    pub(crate) async fn new_head(&self, data: &[u8]) -> Result<Option<NewHead<'_>>, Status> {
+        if data.is_empty() {
+            return Ok(None);
+        }
+        let slot = self.store.new_head(data).await.map_err(|error| error.status())?;
+        Ok(Some(NewHead { target: self, slot: Some(slot), len: data.len() as u64 }))
+    }
+
     /// What something new in a directory of this home gets.
     pub(crate) fn heritage(
         &self,

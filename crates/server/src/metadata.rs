@@ -1,11 +1,12 @@
 //! Names and attributes: the operations of one home, and where those of two homes begin.
 
+use ringfs_platform::Slice;
 use ringfs_store::{Dentry, Inode, RangeKind, Record, namespace, xattrs};
 use ringfs_wire::{
     AttributeChanges, Attributes, AttributesGet, AttributesResult, CreateReply, DeleteReply,
-    DirectoryItem, DirectoryPage, Errno, InodeNumber, InodeType, Lease, Link, LookupReply,
-    MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName, PeekReply,
-    ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
+    DirectoryItem, DirectoryPage, Errno, HEAD_SIZE, InodeNumber, InodeType, Lease, Link,
+    LookupReply, MetadataCreate, MetadataDelete, MetadataLookup, MetadataUpdate, Name, PeekName,
+    PeekReply, ReadDirectory, ReadLink, SessionId, Status, Step, StepResult, Timestamp, Wire,
 };
 
 use crate::birth::{Heritage, new_inode};
@@ -222,9 +223,19 @@ impl Target {
         }
     }
 
-    pub(crate) async fn create(&self, request: &MetadataCreate, caller: Caller) -> Answer {
+    pub(crate) async fn create(
+        &self,
+        request: &MetadataCreate,
+        data: Slice,
+        caller: Caller,
+    ) -> Answer {
         if request.symlink.len() > ringfs_wire::MAX_SYMLINK_LEN {
             return Err(Errno::ENAMETOOLONG.into());
+        }
+        let is_new_file = request.kind == InodeType::File && request.exclusive;
+        let longest = if is_new_file { HEAD_SIZE } else { 0 };
+        if data.len() as u64 > longest {
+            return Err(Errno::EINVAL.into());
         }
         self.room(true)?;
         if request.kind == InodeType::Directory {
@@ -237,6 +248,7 @@ impl Target {
         if let Some(answer) = self.existing(request, caller).await? {
             return Ok((answer, None));
         }
+        let head = self.new_head(&data).await?;
         let _claim = self.claim(caller.session, &[(request.directory, Lease::CONTENT)]).await?;
         let name_key = LockKey::Name(request.directory, request.name.clone());
         self.locks.free(&self.platform, &[name_key]).await?;
@@ -247,7 +259,7 @@ impl Target {
         let now = self.now();
         let MetadataCreate { directory, kind, permissions, umask, .. } = *request;
         let heritage = self.heritage(directory, kind, permissions, umask)?;
-        let inode = new_inode(request, number, &heritage, now);
+        let mut inode = new_inode(request, number, &heritage, now);
         let step = Step::PutName {
             directory: request.directory,
             name: request.name.clone(),
@@ -256,6 +268,9 @@ impl Target {
             replaces: None,
         };
         namespace::check(&self.store.state(), &step)?;
+        if let Some(head) = head {
+            head.place(&mut inode);
+        }
         let mut answer = CreateReply {
             inode: number,
             kind: request.kind,

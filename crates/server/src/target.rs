@@ -287,7 +287,7 @@ impl Target {
     async fn mutation(&self, call: &Incoming, caller: Caller) -> Answer {
         let bulk = call.bulk.clone().unwrap_or_else(Slice::empty);
         match &call.request {
-            AnyRequest::MetadataCreate(request) => self.create(request, caller).await,
+            AnyRequest::MetadataCreate(request) => self.create(request, bulk, caller).await,
             AnyRequest::MetadataDelete(request) => self.delete(request, caller).await,
             AnyRequest::MetadataUpdate(request) => self.update(request, caller).await,
             AnyRequest::Link(request) => self.link(request, caller).await,

@@ -106,6 +106,23 @@ impl Store {
         Ok((attributes, transaction.commit()))
     }
 
+    /// Writes the head of a file that is about to be made; the caller logs the slot in its record,
+    /// or gives it back with [`Store::give_back_head`].
+    pub async fn new_head(&self, data: &[u8]) -> Result<HeadSlot, StoreError> {
+        if data.len() as u64 > HEAD_SIZE {
+            return Err(StoreError::Invalid("a write beyond the head"));
+        }
+        let engine = self.engine();
+        engine.log.room(true)?;
+        let written = engine.heads.write_image(Buffer::from_slice(data)).await;
+        written.map_err(|error| engine.disk_error(error))
+    }
+
+    /// Gives back a slot that no record points to.
+    pub fn give_back_head(&self, slot: HeadSlot) {
+        self.engine().heads.give_back(slot);
+    }
+
     /// A slot with the first `new_len` bytes of the head and zeros after them; the caller holds
     /// [`Store::lock_inode`] and logs it in the inode's record, or leaks it until the next start.
     pub async fn shrink_head(

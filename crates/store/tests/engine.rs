@@ -525,6 +525,20 @@ fn what_was_changed_before_a_failed_sync_is_shown() {
 }
 
 #[test]
+fn a_head_that_no_file_was_made_of_is_used_again() {
+    World::new(13).run(|platform| async move {
+        let store = open(&platform).await;
+        let before = store.usage().await.unwrap().used;
+        for _ in 0..100 {
+            let slot = store.new_head(&[1; 5_000]).await.unwrap();
+            assert_eq!(store.usage().await.unwrap().used, before + 8_192);
+            store.give_back_head(slot);
+        }
+        assert_eq!(store.usage().await.unwrap().used, before);
+    });
+}
+
+#[test]
 fn a_full_disk_refuses_growth_and_allows_deletes() {
     let world = World::new(12);
     let simulation = world.simulation.clone();

@@ -111,6 +111,7 @@ requests! {
         /// Target of a symlink, else empty.
         symlink: Vec<u8>,
         /// Fail with `EEXIST` if the name exists; otherwise an existing regular file is the reply.
+        /// With it, bulk is what a regular file begins with: at most a head.
         exclusive: bool,
         /// Take a reference on the result for the session.
         open: bool,

@@ -499,9 +499,7 @@ impl<'a, D: Door> Worker<'a, D> {
         let number = self.task.number;
         let extent = Self::small_extent(number, index);
         let data = self.content.make(extent.file, 0, extent.len);
-        let file = self.door.create(&self.tree()?.small, &small_name(number, index)).await?;
-        self.door.write(&file, 0, data).await?;
-        self.door.close(file).await
+        self.door.write_whole(&self.tree()?.small, &small_name(number, index), data).await
     }
 
     async fn read_small(&mut self, index: u64) -> Result<(), BenchError> {

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use ringfs_client::{Client, OpenFile};
 use ringfs_platform::{Buffer, FileHandle, OpenFlags, Platform, Slice};
 use ringfs_wire::{
-    AttributeChanges, Errno, FilePermissions, InodeNumber, InodeType, Name, Timestamp,
+    AttributeChanges, Errno, FilePermissions, HEAD_SIZE, InodeNumber, InodeType, Name, Timestamp,
 };
 
 use crate::error::CliError;
@@ -326,6 +326,66 @@ impl Put<'_> {
     }
 
     async fn copy_file(&self, item: &Item, metadata: &Metadata) -> Result<InodeNumber, Failure> {
+        let size = metadata.len();
+        self.progress.expect(size);
+        let local = match size {
+            0 => None,
+            _ => Some(self.open_local(item).await?),
+        };
+        let made = match &local {
+            Some(local) => self.make_small(item, metadata, local).await?,
+            None => None,
+        };
+        let file = match made {
+            Some(file) => file,
+            None => {
+                let file = self.open_copy(item, metadata).await?;
+                if let Some(local) = &local {
+                    self.copy_data(item, metadata, local, &file).await?;
+                }
+                file
+            }
+        };
+        if let Some(local) = local.filter(|_| self.options.checksum) {
+            self.compare(item, size, &local, &file).await?;
+        }
+        let inode = file.inode();
+        file.close().await?;
+        Ok(inode)
+    }
+
+    async fn open_local(&self, item: &Item) -> Result<FileHandle, CliError> {
+        let opened = self.platform.disk().open(&item.local, OpenFlags::READ, 0).await;
+        opened.map_err(|error| CliError::local("open", &item.local, error))
+    }
+
+    /// Copies a small file without holes in one request, unless its name is taken.
+    async fn make_small(
+        &self,
+        item: &Item,
+        metadata: &Metadata,
+        local: &FileHandle,
+    ) -> Result<Option<OpenFile>, Failure> {
+        let size = metadata.len();
+        if size > HEAD_SIZE || metadata.blocks() * 512 < size {
+            return Ok(None);
+        }
+        let _share = self.budget.take(size as usize).await;
+        let bytes = self.read_local(item, local, 0..size).await?;
+        let permissions = self.permissions(metadata);
+        let made = self.client.create_with(item.into.inode, &item.name, permissions, bytes).await;
+        match made {
+            Err(error) if error.errno() == Errno::EEXIST => Ok(None),
+            result => {
+                let file = result?;
+                self.progress.advance(size);
+                Ok(Some(file))
+            }
+        }
+    }
+
+    /// Opens the copy of a file, empty.
+    async fn open_copy(&self, item: &Item, metadata: &Metadata) -> Result<OpenFile, Failure> {
         let (directory, name) = (item.into.inode, &item.name);
         let permissions = self.permissions(metadata);
         let opened = self.client.create(directory, name, permissions, false).await;
@@ -339,22 +399,7 @@ impl Put<'_> {
         if file.attributes().size > 0 {
             file.truncate(0).await?;
         }
-        let size = metadata.len();
-        self.progress.expect(size);
-        if size > 0 {
-            let disk = self.platform.disk();
-            let local = disk
-                .open(&item.local, OpenFlags::READ, 0)
-                .await
-                .map_err(|error| CliError::local("open", &item.local, error))?;
-            self.copy_data(item, metadata, &local, &file).await?;
-            if self.options.checksum {
-                self.compare(item, size, &local, &file).await?;
-            }
-        }
-        let inode = file.inode();
-        file.close().await?;
-        Ok(inode)
+        Ok(file)
     }
 
     async fn copy_data(

@@ -193,7 +193,7 @@ impl Fake {
             }
             _ => {}
         }
-        self.data(&request, &bulk).or_else(|| self.metadata(target, &request)).unwrap()
+        self.data(&request, &bulk).or_else(|| self.metadata(target, &request, &bulk)).unwrap()
     }
 
     fn data(&self, request: &AnyRequest, bulk: &Slice) -> Option<Answer> {
@@ -264,10 +264,10 @@ impl Fake {
         })
     }
 
-    fn metadata(&self, target: TargetId, request: &AnyRequest) -> Option<Answer> {
+    fn metadata(&self, target: TargetId, request: &AnyRequest, bulk: &Slice) -> Option<Answer> {
         Some(match request {
             AnyRequest::MetadataLookup(r) => self.lookup(target, r),
-            AnyRequest::MetadataCreate(r) => self.create(target, r),
+            AnyRequest::MetadataCreate(r) => self.create(target, r, bulk),
             AnyRequest::MetadataDelete(r) => {
                 let removed = self.nodes.borrow_mut().get_mut(&r.directory)?.names.remove(&r.name);
                 let directory = self.get(r.directory).ok();
@@ -421,7 +421,7 @@ impl Fake {
         is_due.then_some(LeasePollReply { incarnation, revocations })
     }
 
-    fn create(&self, target: TargetId, request: &MetadataCreate) -> Answer {
+    fn create(&self, target: TargetId, request: &MetadataCreate, bulk: &Slice) -> Answer {
         let existing = self.nodes.borrow()[&request.directory].names.get(&request.name).copied();
         if let Some((inode, kind)) = existing {
             if request.exclusive || kind != InodeType::File {
@@ -441,6 +441,11 @@ impl Fake {
         let inode = InodeNumber::new(field, self.next.replace(self.next.get() + 1));
         let kind = request.kind;
         self.insert(inode, kind, request.permissions, request.directory);
+        if !bulk.is_empty() {
+            assert!(request.exclusive && bulk.len() as u64 <= HEAD_SIZE);
+            self.put(inode, 0, bulk);
+            self.change(inode, |a| a.size = bulk.len() as u64);
+        }
         let mut nodes = self.nodes.borrow_mut();
         nodes.get_mut(&inode).unwrap().symlink = request.symlink.clone();
         let names = &mut nodes.get_mut(&request.directory).unwrap().names;

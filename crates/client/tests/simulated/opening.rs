@@ -26,10 +26,14 @@ fn a_reference_lives_as_long_as_the_last_handle() {
 }
 
 #[test]
-fn a_small_file_is_opened_and_read_in_one_request() {
+fn a_small_file_is_made_in_one_request_and_read_in_one() {
     run(|client, fake, platform| async move {
-        let file = client.create(ROOT, &name("f"), OWNER, true).await.unwrap();
-        file.write(0, vec![7; 3_901]).await.unwrap();
+        client.mkdir(ROOT, &name("d"), OWNER).await.unwrap();
+        let asked = fake.asked.borrow().len();
+        let file = client.create_with(ROOT, &name("f"), OWNER, vec![7; 3_901]).await.unwrap();
+        assert_eq!((fake.asked.borrow().len(), file.attributes().size), (asked + 1, 3_901));
+        let again = client.create_with(ROOT, &name("f"), OWNER, vec![8]).await;
+        assert_eq!(again.err().map(|error| error.errno()), Some(Errno::EEXIST));
         let asked = fake.asked.borrow().len();
         let (again, head) = client.open_with_head(ROOT, &name("f")).await.unwrap();
         assert_eq!(head[..], [7; 3_901][..]);

@@ -125,6 +125,12 @@ impl Session {
         answer.map(|response| response.reply).map_err(|error| error.status().expect("a status"))
     }
 
+    /// The bytes that the home of `at` answers with.
+    pub(crate) async fn bulk<R: Request>(&self, at: InodeNumber, request: &R) -> Vec<u8> {
+        let answer = self.peers[&self.home(at)].call(request, None).await.unwrap();
+        answer.bulk.expect("bytes").to_vec()
+    }
+
     /// The errno that asking the home of `at` ends with.
     pub(crate) async fn refusal<R: Request>(&self, at: InodeNumber, request: &R) -> Errno {
         self.ask(at, request).await.err().expect("a refusal").errno()

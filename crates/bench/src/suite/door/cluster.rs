@@ -89,6 +89,17 @@ impl Door for ClusterDoor {
         Ok(file.read_slices(offset, len).await?)
     }
 
+    /// The bytes come with the create.
+    async fn write_whole(
+        &self,
+        at: &InodeNumber,
+        text: &str,
+        data: Slice,
+    ) -> Result<(), BenchError> {
+        let file = self.client.create_with(*at, &name(text)?, self.permissions, data).await?;
+        Ok(file.close().await?)
+    }
+
     /// The head comes with the open.
     async fn read_whole(
         &self,

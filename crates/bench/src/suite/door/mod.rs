@@ -74,6 +74,17 @@ pub(crate) trait Door {
         offset: u64,
         len: usize,
     ) -> Result<Vec<Slice>, BenchError>;
+    /// Creates a file that does not exist, writes `data` into it, and closes it.
+    async fn write_whole(
+        &self,
+        at: &Self::Place,
+        name: &str,
+        data: Slice,
+    ) -> Result<(), BenchError> {
+        let file = self.create(at, name).await?;
+        self.write(&file, 0, data).await?;
+        self.close(file).await
+    }
     /// Opens a file, reads up to `len` bytes from its beginning, and closes it.
     async fn read_whole(
         &self,
