@@ -82,6 +82,8 @@ pub(crate) struct Log {
     /// Nothing more is written.
     stuck: Cell<bool>,
     closing: Cell<bool>,
+    /// End of the last batch that is written, once that is known.
+    last: Cell<u64>,
     no_space: Cell<bool>,
     /// Something was committed, or the log is closing.
     work: Signal,
@@ -118,6 +120,7 @@ impl Log {
             failed: RefCell::new(None),
             stuck: Cell::new(false),
             closing: Cell::new(false),
+            last: Cell::new(u64::MAX),
             no_space: Cell::new(false),
             work: Signal::default(),
             provision: Signal::default(),
@@ -359,6 +362,9 @@ impl Log {
                 self.progress.notify();
                 return;
             }
+            if self.written.get() >= self.last.get() {
+                return;
+            }
         }
     }
 
@@ -500,6 +506,8 @@ impl Log {
     pub(crate) async fn close(&self) -> Result<(), StoreError> {
         self.images.set(self.committed.get());
         let mark = self.mark(FLAG_CLEAN);
+        // What is committed from now on is never written, and so never acknowledged.
+        self.last.set(mark);
         self.sync(mark, false).await?.map_err(|error| self.fail(error))
     }
 

@@ -539,6 +539,38 @@ fn a_head_that_no_file_was_made_of_is_used_again() {
 }
 
 #[test]
+fn an_orderly_end_is_one_whatever_is_still_being_done() {
+    for seed in 0..30 {
+        let world = World::new(seed);
+        world.run(|platform| async move {
+            let store = open_with_file(&platform).await;
+            let (busy, clock) = (store.clone(), platform.clone());
+            platform.spawn(async move {
+                for number in 0.. {
+                    let mut tx = busy.transaction();
+                    tx.put(Record::PutInode { inode: file_record(InodeNumber(1000 + number)) });
+                    let _ = tx.commit();
+                    clock.sleep(std::time::Duration::from_micros(20)).await;
+                }
+            });
+            platform.sleep(std::time::Duration::from_millis(1)).await;
+            store.close().await.expect("closed");
+            platform.sleep(std::time::Duration::from_millis(100)).await;
+        });
+        world.kill();
+        world.run(|platform| async move {
+            let store = open(&platform).await;
+            assert!(store.recovery().clean);
+            // What was not written did not happen: the numbers go on without a gap.
+            let inodes = store.state().inodes.keys().filter(|i| i.0 >= 1000).count() as u64;
+            assert!(inodes > 10, "{inodes}");
+            let last = InodeNumber(1000 + inodes - 1);
+            assert_eq!(store.state().inodes.keys().next_back(), Some(&last));
+        });
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_growth_and_allows_deletes() {
     let world = World::new(12);
     let simulation = world.simulation.clone();
