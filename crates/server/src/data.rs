@@ -59,9 +59,11 @@ impl Target {
             let now = self.file(request.inode).await?;
             // A slot that is still the inode's own cannot have been given to another file.
             if now.head == found.head {
-                let Attributes { generation, size, .. } = now.attributes;
+                let Attributes { generation, size, reach, .. } = now.attributes;
                 let extent = self.store.extent();
-                let settled = self.settled.size(request.inode, generation, size, extent);
+                // Owners learn of cuts below the reach only: beyond it they would not refuse.
+                let known = size.min(reach);
+                let settled = self.settled.size(request.inode, generation, known, extent);
                 let reply = HeadReadReply { attributes: now.attributes, settled };
                 return Ok((reply.to_bytes(), bytes));
             }

@@ -36,6 +36,21 @@ fn errno<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Errno {
 }
 
 #[test]
+fn a_hole_that_another_client_has_cut_off_is_not_read() {
+    run(|world| async move {
+        let file = new_file(&world, "f").await;
+        file.truncate(3 * CHUNK).await.unwrap();
+        file.sync().await.unwrap();
+        let other = world.client(1).open(file.inode()).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(other.read(CHUNK, 100).await.unwrap().len(), 100);
+        }
+        file.truncate(0).await.unwrap();
+        assert_eq!(other.read(CHUNK, 100).await.unwrap().len(), 0);
+    });
+}
+
+#[test]
 fn holes_are_found_across_chunks_and_targets() {
     run(|world| async move {
         let file = new_file(&world, "f").await;
