@@ -174,11 +174,17 @@ impl Actor {
 }
 
 fn learn(knowledge: &mut Knowledge, event: &Event) {
+    if let (Outcome::Done(Reply::Attributes(shown)), Operation::MakeDirectory { place, .. }) =
+        (&event.outcome, &event.operation)
+    {
+        knowledge.tree.made(*place, shown.inode);
+    }
     match (&event.outcome, &event.operation) {
         (Outcome::Done(Reply::Attributes(shown)), _) => knowledge.learn(shown.inode, shown.kind),
         (Outcome::Done(Reply::Entries(entries)), _) => {
             entries.iter().for_each(|entry| knowledge.learn(entry.inode, entry.kind));
         }
+        (Outcome::Done(_), Operation::Rename { from, to, .. }) => knowledge.tree.moved(*from, *to),
         (Outcome::Done(Reply::Pages(pages)), _) => {
             let entries = pages.iter().flat_map(|page| &page.entries);
             entries.for_each(|entry| knowledge.learn(entry.inode, entry.kind));

@@ -20,6 +20,8 @@ mod mutation;
 mod operation;
 mod run;
 mod strikes;
+mod subjects;
+mod tree;
 mod workload;
 
 pub use mutation::Mutation;

@@ -28,7 +28,7 @@ use crate::locks::Locks;
 use crate::mounts::Mounts;
 use crate::mutation::Mutation;
 use crate::operation::{Event, Operation, Outcome, Reply};
-use crate::strikes::PowerCut;
+use crate::strikes::{AMBUSH_MAX, PowerCut};
 use crate::workload::{Knowledge, Swarm};
 
 /// Longest that a script may take when the cluster is reachable: the deadline of an operation, some
@@ -47,6 +47,8 @@ const REST_AFTER_CUT: Duration = Duration::from_secs(3);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(45);
 /// Longest that a call may take when nothing has been wrong for that long.
 const HEALTHY_CALL_MAX: Duration = Duration::from_secs(5);
+/// Servers use the space that a disk has got back after this.
+const SPACE_IS_FOUND_AFTER: Duration = Duration::from_secs(2);
 /// Messages under way arrive within this.
 const REST: Duration = Duration::from_millis(50);
 /// What two clients have fought over may be cached again after this, and files are at rest.
@@ -338,7 +340,9 @@ impl Run {
         let shared = self.shared.clone();
         shared.knowledge.borrow_mut().begin_round();
         shared.is_stopping.set(false);
-        shared.was_full.set(false);
+        if shared.was_full.replace(false) {
+            shared.simulation.run_until(|| false, SPACE_IS_FOUND_AFTER);
+        }
         self.cut = None;
         self.round_began = shared.tick();
         if shared.swarm.mounted.contains(&true) && shared.rng.chance(600) {
@@ -351,10 +355,17 @@ impl Run {
             platform.spawn(actor.clone().run_script(shared.clone(), len));
         }
         let start = shared.simulation.now();
-        let mut strikes = match self.stage {
+        let (mut strikes, ambush) = match self.stage {
             Stage::Troubled => self.draw_strikes(),
-            Stage::Healed | Stage::Healthy => Vec::new(),
+            Stage::Healed | Stage::Healthy => Default::default(),
         };
+        if let Some(ambush) = ambush {
+            let is_due = || shared.events.borrow().iter().any(|event| ambush.is_due(event));
+            if shared.simulation.run_until(is_due, AMBUSH_MAX) == Progress::Done {
+                let at = shared.simulation.now() - start;
+                strikes.extend(self.strike(ambush.strike, at));
+            }
+        }
         strikes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         while let Some((at, strike)) = strikes.pop() {
             let wait = (start + at).saturating_sub(shared.simulation.now());

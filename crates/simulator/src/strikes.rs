@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringfs_platform::Faults;
 use ringfs_platform::sim::SimulatedNode;
 
+use crate::operation::{Event, Operation, Outcome};
 use crate::run::Run;
 
 /// Longest stall of a process: a bit less than an operation may take.
@@ -26,6 +27,11 @@ const FULL_SPANS_MS: [u64; 3] = [200, 3_000, 12_000];
 const FULL_LEFT_MAX: [u64; 3] = [1, 64 << 10, 512 << 10];
 /// How far clocks jump, forwards or backwards, in nanoseconds.
 const JUMPS: [u64; 4] = [10_000_000, 5_000_000_000, 3_600_000_000_000, 864_000_000_000_000];
+
+/// How long a strike waits for a call to return.
+pub(crate) const AMBUSH_MAX: Duration = Duration::from_secs(2);
+/// Least span, where they are long: longer than a lease.
+const LONG_MS: u64 = 11_000;
 
 /// What may strike during a round.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +76,37 @@ pub(crate) struct Struck {
 
 type Schedule = Vec<(Duration, Strike)>;
 
+/// A strike that waits for a call to return: what is acknowledged too early is lost then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ambush {
+    pub(crate) strike: Strike,
+    /// Whichever call it is, and not only one that promises that its effect stays.
+    any_call: bool,
+}
+
+impl Ambush {
+    /// Whether this is what it waits for.
+    pub(crate) fn is_due(&self, event: &Event) -> bool {
+        let promises = matches!(
+            event.operation,
+            Operation::SyncFile { .. }
+                | Operation::SyncDirectory { .. }
+                | Operation::SyncAll
+                | Operation::Truncate { .. }
+                | Operation::Rename { .. }
+                | Operation::MakeDirectory { .. }
+                | Operation::RemoveDirectory { .. }
+                | Operation::Unlink { .. }
+                | Operation::Link { .. }
+        );
+        let is_wanted = promises || self.any_call && !event.operation.is_query();
+        is_wanted && matches!(event.outcome, Outcome::Done(_))
+    }
+}
+
 impl Run {
-    /// What strikes in this round, and when after its start.
-    pub(crate) fn draw_strikes(&mut self) -> Schedule {
+    /// What strikes in this round, and when after its start; and what strikes when a call returns.
+    pub(crate) fn draw_strikes(&mut self) -> (Schedule, Option<Ambush>) {
         let (rng, swarm) = (self.shared.rng.clone(), self.shared.swarm.clone());
         let mut strikes = Vec::new();
         // Most calls take milliseconds; some rounds wait for timers.
@@ -84,12 +118,17 @@ impl Run {
             true => server(),
             false => self.actors[client()].node.get(),
         };
-        if rng.chance(swarm.kill) {
-            strikes.push((moment(), Strike::Kill(server())));
-        }
-        if rng.chance(swarm.power_cut) {
-            strikes.push((moment(), Strike::PowerCut));
-        }
+        let mut lurking = Vec::new();
+        let mut draw = |chance: u32, strike: &dyn Fn() -> Strike| {
+            if rng.chance(chance) {
+                match rng.chance(swarm.ambush) {
+                    true => lurking.push(strike()),
+                    false => strikes.push((moment(), strike())),
+                }
+            }
+        };
+        draw(swarm.kill, &|| Strike::Kill(server()));
+        draw(swarm.power_cut, &|| Strike::PowerCut);
         if rng.chance(swarm.partition) {
             let (one, other, one_way) = (server(), anybody(), rng.chance(swarm.one_way));
             let (from, to) = if rng.chance(500) { (one, other) } else { (other, one) };
@@ -117,7 +156,8 @@ impl Run {
         if rng.chance(swarm.clock_jump) {
             strikes.push((moment(), Strike::JumpClock(anybody())));
         }
-        strikes
+        let any_call = rng.chance(300);
+        (strikes, lurking.pop().map(|strike| Ambush { strike, any_call }))
     }
 
     /// Lets it happen; gives what has to follow.
@@ -141,7 +181,7 @@ impl Run {
                 if on {
                     self.figures.partitions += 1;
                     let end = Strike::Partition { from, to, one_way, on: false };
-                    return vec![(at + self.one_of(&PARTITION_SPANS_MS), end)];
+                    return vec![(at + self.span(&PARTITION_SPANS_MS), end)];
                 }
             }
             Strike::Partition { .. } => {}
@@ -171,6 +211,12 @@ impl Run {
             Strike::JumpClock(node) => self.jump_clock(node),
         }
         Vec::new()
+    }
+
+    /// Up to one of some spans, and longer where spans are long.
+    fn span(&self, spans_ms: &[u64]) -> Duration {
+        let least = if self.shared.swarm.is_long { LONG_MS } else { 0 };
+        self.one_of(spans_ms) + Duration::from_millis(least)
     }
 
     /// Up to one of some spans.
@@ -272,7 +318,7 @@ impl Run {
         self.shared.was_full.set(true);
         self.figures.full_disks += 1;
         self.is_troubled = true;
-        vec![(at + self.one_of(&FULL_SPANS_MS), Strike::ClearDisk(node))]
+        vec![(at + self.span(&FULL_SPANS_MS), Strike::ClearDisk(node))]
     }
 
     fn jump_clock(&mut self, node: SimulatedNode) {

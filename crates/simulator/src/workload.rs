@@ -12,6 +12,8 @@ use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, LockMode, LockSpace, Rename
 
 use crate::content::Tag;
 use crate::operation::{Key, LOCK_CELLS, Label, Operation, Place, Space};
+use crate::subjects::Subject;
+use crate::tree::Tree;
 
 /// Directories beyond which no more are made.
 const DIRECTORIES_MAX: usize = 10;
@@ -33,7 +35,7 @@ struct Uses {
 
 /// Kinds of operations, as the swarm weighs them.
 #[derive(Clone, Copy, Debug)]
-enum Choice {
+pub(crate) enum Choice {
     Lookup,
     Create,
     MakeDirectory,
@@ -132,11 +134,15 @@ pub(crate) struct Swarm {
     pub(crate) disk_faults: Faults,
     pub(crate) full_disk: u32,
     pub(crate) clock_jump: u32,
+    /// Chance in a thousand that who is killed or loses power does so when a call has returned.
+    pub(crate) ambush: u32,
+    /// Partitions outlast leases, and disks are full for long.
+    pub(crate) is_long: bool,
     /// Chance in a thousand that a partition stops one direction only.
     pub(crate) one_way: u32,
     /// Nanoseconds that wall clocks are off by, at most.
     pub(crate) skew_max: u64,
-    labels: u8,
+    pub(crate) labels: u8,
     weights: Vec<(Choice, u64)>,
 }
 
@@ -146,45 +152,9 @@ pub(crate) struct Knowledge {
     directories: BTreeSet<InodeNumber>,
     others: BTreeMap<InodeNumber, InodeType>,
     uses: BTreeMap<InodeNumber, Uses>,
+    /// Where directories seem to lie.
+    pub(crate) tree: Tree,
     next_tag: Tag,
-}
-
-/// What the clients of some seeds contend for, doing little else: the data of a few files, their
-/// locks, or the names of a few directories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subject {
-    Data,
-    Locks,
-    Names,
-}
-
-impl Subject {
-    /// The one that belongs to a ticket of a thousand, if any does.
-    fn of(ticket: u64) -> Option<Self> {
-        match ticket {
-            0..150 => Some(Self::Data),
-            150..230 => Some(Self::Locks),
-            230..330 => Some(Self::Names),
-            _ => None,
-        }
-    }
-
-    /// How often it has something done that is usually done so often.
-    fn weight(self, choice: Choice, usual: u64) -> u64 {
-        match (self, choice) {
-            (Self::Data | Self::Locks, Choice::Create | Choice::Open) => 2 * usual,
-            (Self::Data, Choice::Write | Choice::Truncate) => 40,
-            (Self::Data, Choice::Fallocate) => 20,
-            (Self::Data, Choice::Read | Choice::SyncFile) => usual,
-            (Self::Locks, Choice::Lock | Choice::Unlock) => 40,
-            (Self::Locks, Choice::Close) => usual,
-            (Self::Names, Choice::MakeDirectory | Choice::RemoveDirectory) => 30,
-            (Self::Names, Choice::Rename) => 40,
-            (Self::Names, Choice::Create | Choice::Unlink | Choice::Lookup) => usual,
-            (Self::Names, Choice::ReadDirectory | Choice::CreateNameless) => usual,
-            _ => 0,
-        }
-    }
 }
 
 fn weights(subject: Option<Subject>, rng: &SimulationRng) -> Vec<(Choice, u64)> {
@@ -231,7 +201,7 @@ impl Swarm {
         };
         let clients = 2 + rng.below(3) as usize;
         let share = [0, 500, 1_000][rng.below(3) as usize];
-        Self {
+        let mut swarm = Self {
             nodes,
             targets_per_node,
             clients,
@@ -253,6 +223,8 @@ impl Swarm {
             disk_faults,
             full_disk: sometimes(300, 300),
             clock_jump: sometimes(300, 300),
+            ambush: sometimes(400, 700),
+            is_long: false,
             one_way: sometimes(500, 1_000),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
             labels: match subject {
@@ -260,7 +232,11 @@ impl Swarm {
                 None => 2 + rng.below(5) as u8,
             },
             weights,
+        };
+        if let Some(subject) = subject {
+            subject.shape(&mut swarm, rng);
         }
+        swarm
     }
 }
 
@@ -281,6 +257,7 @@ impl Knowledge {
             directories: BTreeSet::from([InodeNumber::ROOT]),
             others: BTreeMap::new(),
             uses: BTreeMap::new(),
+            tree: Tree::default(),
             next_tag: 1,
         }
     }
@@ -293,6 +270,7 @@ impl Knowledge {
     /// A new round: what was agreed in the last one is over.
     pub(crate) fn begin_round(&mut self) {
         self.uses.clear();
+        self.tree.begin_round();
     }
 
     /// Somebody saw this inode.
@@ -310,6 +288,7 @@ impl Knowledge {
     /// Somebody was told that this inode does not exist.
     pub(crate) fn forget(&mut self, inode: InodeNumber) {
         if inode != InodeNumber::ROOT {
+            self.tree.forget(inode);
             self.directories.remove(&inode);
             self.others.remove(&inode);
         }
@@ -369,6 +348,9 @@ impl Knowledge {
                 Operation::Link { inode: open.or_else(|| self.other(rng, None))?, place }
             }
             Choice::Rename => {
+                if let Some(crossing) = self.tree.crossing(rng) {
+                    return Some(crossing);
+                }
                 let mode = match rng.below(10) {
                     0 | 1 => RenameMode::NoReplace,
                     2 | 3 => RenameMode::Exchange,

@@ -16,6 +16,9 @@ use ringfs_wire::{Errno, InodeNumber};
 use super::abi::{self, Message, Opcode};
 use super::cache::{Cache, PAGE};
 
+/// Longest that a notify waits for a processor, in some of the cases.
+const NOTIFY_DELAYS_MS: [u64; 3] = [0, 2, 20];
+
 /// A call whose mount process is gone.
 pub(crate) const NOT_CONNECTED: Errno = Errno(107);
 
@@ -146,6 +149,7 @@ impl Kernel {
                 FuseEvent::Notify(bytes, done) => {
                     let kernel = self.clone();
                     self.platform.spawn(async move {
+                        kernel.get_round_to_it().await;
                         match abi::message(&bytes) {
                             Ok(message) => kernel.obey(message).await,
                             Err(why) => kernel.accuse(why),
@@ -157,6 +161,15 @@ impl Kernel {
         }
         self.is_gone.set(true);
         self.changed.notify();
+    }
+
+    /// A notify is carried out when its thread gets to run.
+    async fn get_round_to_it(&self) {
+        let random = self.platform.random_u64();
+        let longest = NOTIFY_DELAYS_MS[(random % 3) as usize];
+        if longest > 0 {
+            self.platform.sleep(Duration::from_micros((random >> 8) % (1_000 * longest))).await;
+        }
     }
 
     fn take_answer(&self, unique: u64, answer: Result<Vec<u8>, Errno>) {
