@@ -512,7 +512,9 @@ fn check_contents(
         for (before, serial) in calls {
             let event = checker.event(serial);
             if event.operation.inode() == Some(inode) {
-                let is_synced = is_synced(checker, cut, event, Object::Attributes(inode));
+                // A call that failed may have left some of its bytes.
+                let is_synced = matches!(event.outcome, Outcome::Done(_))
+                    && is_synced(checker, cut, event, Object::Attributes(inode));
                 endanger(&mut content, event, size_of(before, inode), is_synced);
             }
         }

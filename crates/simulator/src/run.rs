@@ -36,6 +36,8 @@ use crate::workload::{Knowledge, Swarm};
 const ROUND_LIMIT: Duration = Duration::from_secs(90);
 /// Longest that servers may take to come up in peace.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How often a server that could not start because of its disk is started again.
+const START_ATTEMPTS_MAX: usize = 8;
 /// Longest that a walk of the whole tree may take in peace.
 const WALK_LIMIT: Duration = Duration::from_secs(120);
 /// What is left over of calls with unknown outcome and of dead sessions is gone after this.
@@ -324,16 +326,24 @@ impl Run {
     }
 
     fn wait_for_servers(&mut self) -> Result<(), String> {
-        let cluster = &self.cluster;
-        let done = || cluster.is_up() || cluster.failure.borrow().is_some();
-        let progress = self.shared.simulation.run_until(done, START_LIMIT);
-        if let Some(failure) = self.cluster.failure.borrow().clone() {
-            return Err(failure);
+        for _ in 0..START_ATTEMPTS_MAX {
+            let cluster = &self.cluster;
+            let machines = cluster.machines();
+            let given_up = || machines.iter().copied().find(|node| cluster.has_given_up(*node));
+            let done =
+                || cluster.is_up() || cluster.failure.borrow().is_some() || given_up().is_some();
+            let progress = self.shared.simulation.run_until(done, START_LIMIT);
+            if let Some(failure) = self.cluster.failure.borrow().clone() {
+                return Err(failure);
+            }
+            if progress != Progress::Done {
+                return Err(format!("servers do not come up: {progress:?}"));
+            }
+            // It met the end of what was wrong with its disk while it started.
+            let Some(node) = given_up() else { return Ok(()) };
+            self.restart(node);
         }
-        match progress {
-            Progress::Done => Ok(()),
-            other => Err(format!("servers do not come up: {other:?}")),
-        }
+        Err(String::from("servers do not come up, however often they are started"))
     }
 
     fn play_round(&mut self) -> Result<(), String> {

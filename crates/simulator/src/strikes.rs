@@ -80,26 +80,41 @@ type Schedule = Vec<(Duration, Strike)>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ambush {
     pub(crate) strike: Strike,
-    /// Whichever call it is, and not only one that promises that its effect stays.
-    any_call: bool,
+    prey: Prey,
+}
+
+/// For what a strike waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prey {
+    /// A sync.
+    Sync,
+    /// Another call that promises that its effect stays.
+    Promise,
+    /// Any change.
+    Change,
 }
 
 impl Ambush {
     /// Whether this is what it waits for.
     pub(crate) fn is_due(&self, event: &Event) -> bool {
+        let is_sync = matches!(
+            event.operation,
+            Operation::SyncFile { .. } | Operation::SyncDirectory { .. } | Operation::SyncAll
+        );
         let promises = matches!(
             event.operation,
-            Operation::SyncFile { .. }
-                | Operation::SyncDirectory { .. }
-                | Operation::SyncAll
-                | Operation::Truncate { .. }
+            Operation::Truncate { .. }
                 | Operation::Rename { .. }
                 | Operation::MakeDirectory { .. }
                 | Operation::RemoveDirectory { .. }
                 | Operation::Unlink { .. }
                 | Operation::Link { .. }
         );
-        let is_wanted = promises || self.any_call && !event.operation.is_query();
+        let is_wanted = match self.prey {
+            Prey::Sync => is_sync,
+            Prey::Promise => promises,
+            Prey::Change => !event.operation.is_query(),
+        };
         is_wanted && matches!(event.outcome, Outcome::Done(_))
     }
 }
@@ -156,8 +171,9 @@ impl Run {
         if rng.chance(swarm.clock_jump) {
             strikes.push((moment(), Strike::JumpClock(anybody())));
         }
-        let any_call = rng.chance(300);
-        (strikes, lurking.pop().map(|strike| Ambush { strike, any_call }))
+        let drawn = [Prey::Sync, Prey::Promise, Prey::Change][rng.below(3) as usize];
+        let prey = swarm.prey.unwrap_or(drawn);
+        (strikes, lurking.pop().map(|strike| Ambush { strike, prey }))
     }
 
     /// Lets it happen; gives what has to follow.
@@ -243,7 +259,7 @@ impl Run {
         self.cluster.note_down(node, failed.unwrap_or(simulation.now()));
     }
 
-    fn restart(&mut self, node: SimulatedNode) {
+    pub(crate) fn restart(&mut self, node: SimulatedNode) {
         if self.shared.simulation.disk_trouble(node).lost_writes {
             self.cut_machine(node);
         } else if self.cluster.has_given_up(node) {

@@ -6,15 +6,16 @@
 
 use ringfs_platform::sim::SimulationRng;
 
+use crate::strikes::Prey;
 use crate::workload::{Choice, Swarm};
 
 /// Of a thousand seeds, how many are about what; the others are about everything.
 const SHARES: [(Subject, u64); 8] = [
-    (Subject::Data, 120),
-    (Subject::Locks, 70),
+    (Subject::Data, 140),
+    (Subject::Locks, 60),
     (Subject::Names, 70),
-    (Subject::Moves, 70),
-    (Subject::Tails, 60),
+    (Subject::Moves, 60),
+    (Subject::Tails, 80),
     (Subject::Caches, 80),
     (Subject::Leases, 70),
     (Subject::Space, 50),
@@ -59,7 +60,7 @@ impl Subject {
             (Self::Data | Self::Locks, Choice::Create | Choice::Open) => 2 * usual,
             (Self::Data, Choice::Write | Choice::Truncate) => 40,
             (Self::Data, Choice::Fallocate) => 20,
-            (Self::Data, Choice::SyncFile) => 12,
+            (Self::Data, Choice::SyncFile) => 25,
             (Self::Data, Choice::Read) => usual,
             (Self::Locks, Choice::Lock | Choice::Unlock) => 40,
             (Self::Locks, Choice::Close) => usual,
@@ -86,8 +87,8 @@ impl Subject {
     pub(crate) fn shape(self, swarm: &mut Swarm, rng: &SimulationRng) {
         match self {
             Self::Data => {
-                swarm.power_cut = swarm.power_cut.max(100);
-                swarm.ambush = 700;
+                (swarm.power_cut, swarm.ambush) = (swarm.power_cut.max(150), 800);
+                swarm.script_len_max = 3;
             }
             Self::Locks | Self::Names => {}
             Self::Moves => {
@@ -101,7 +102,10 @@ impl Subject {
             }
             Self::Tails => {
                 swarm.labels = 1;
-                (swarm.power_cut, swarm.ambush) = (400, 800);
+                (swarm.power_cut, swarm.ambush) = (400, 900);
+                swarm.prey = Some(Prey::Change);
+                swarm.rounds = 24;
+                swarm.mounted.iter_mut().for_each(|mounted| *mounted = false);
                 (swarm.partition, swarm.stall, swarm.full_disk) = (0, 0, 0);
             }
             Self::Caches => {
@@ -109,7 +113,8 @@ impl Subject {
                 swarm.shares_machine = false;
                 swarm.script_len_max = 3;
                 (swarm.partition, swarm.stall, swarm.full_disk) = (0, 0, 0);
-                (swarm.kill, swarm.power_cut, swarm.client_kill) = (0, 0, 0);
+                (swarm.power_cut, swarm.client_kill) = (0, 0);
+                swarm.kill = [0, 300][rng.below(2) as usize];
             }
             Self::Leases => {
                 swarm.calm();

@@ -12,6 +12,7 @@ use ringfs_wire::{HEAD_SIZE, InodeNumber, InodeType, LockMode, LockSpace, Rename
 
 use crate::content::Tag;
 use crate::operation::{Key, LOCK_CELLS, Label, Operation, Place, Space};
+use crate::strikes::Prey;
 use crate::subjects::Subject;
 use crate::tree::Tree;
 
@@ -136,6 +137,8 @@ pub(crate) struct Swarm {
     pub(crate) clock_jump: u32,
     /// Chance in a thousand that who is killed or loses power does so when a call has returned.
     pub(crate) ambush: u32,
+    /// What kind of call, if always the same.
+    pub(crate) prey: Option<Prey>,
     /// Partitions outlast leases, and disks are full for long.
     pub(crate) is_long: bool,
     /// Chance in a thousand that a partition stops one direction only.
@@ -224,6 +227,7 @@ impl Swarm {
             full_disk: sometimes(300, 300),
             clock_jump: sometimes(300, 300),
             ambush: sometimes(400, 700),
+            prey: None,
             is_long: false,
             one_way: sometimes(500, 1_000),
             skew_max: [0, 1_000_000, 5_000_000_000][rng.below(3) as usize],
