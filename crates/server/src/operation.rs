@@ -11,7 +11,7 @@
 //! decision itself.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use crate::target::{Answer, Caller, RETRY_PAUSE, Target, empty, reply};
 const DECISION_PATIENCE: Duration = Duration::from_secs(3);
 /// Most steps one home may have in one operation.
 const STEPS_MAX: usize = 8;
+/// Decisions remembered, for longer than frames are under way; 40 bytes each.
+const DECIDED_MAX: usize = 16_384;
 
 /// The steps of an operation, sorted by home.
 pub(crate) struct Plan {
@@ -108,6 +110,32 @@ impl Plan {
         tx.commit();
         target.after_effects(self.local.iter().map(|(step, _)| step));
         Ok((body, None))
+    }
+}
+
+/// Decisions of other coordinators, the latest ones. In memory only: after a restart no frame of
+/// what was decided before is under way.
+#[derive(Default)]
+pub(crate) struct Decided {
+    known: BTreeSet<OperationId>,
+    order: VecDeque<OperationId>,
+}
+
+impl Decided {
+    fn contains(&self, operation: &OperationId) -> bool {
+        self.known.contains(operation)
+    }
+
+    fn note(&mut self, operation: OperationId) {
+        if !self.known.insert(operation) {
+            return;
+        }
+        self.order.push_back(operation);
+        if self.order.len() > DECIDED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
     }
 }
 
@@ -259,6 +287,10 @@ impl Target {
                 _ => InodeNumber::default(),
             });
         }
+        // A frame that was held up on a connection given up: carried out, it would be done twice.
+        if self.decided.borrow().contains(operation) {
+            return Ok(PrepareReply::Refused(Status::Busy));
+        }
         if let Some(results) = self.prepared_before(*operation, steps) {
             self.synced(self.store.position()).await?;
             return Ok(PrepareReply::Prepared(results));
@@ -329,6 +361,7 @@ impl Target {
     }
 
     fn settle(&self, operation: OperationId, commit: bool) {
+        self.decided.borrow_mut().note(operation);
         let prepared = self.store.state().prepared.get(&operation).cloned();
         let Some(prepared) = prepared else { return };
         let now = self.now();

@@ -23,6 +23,7 @@ use crate::file_locks::FileLocks;
 use crate::leases::{Claim, Leases};
 use crate::locks::Locks;
 use crate::mutations::is_defective;
+use crate::operation::Decided;
 use crate::sessions::{SESSION_LIFETIME, Sessions};
 use crate::settled::Settled;
 
@@ -53,6 +54,8 @@ pub(crate) struct Target {
     pub(crate) leases: Rc<Leases>,
     /// What operations prepared here have claimed.
     pub(crate) prepared_claims: RefCell<BTreeMap<OperationId, Vec<Claim>>>,
+    /// Operations of others that were decided here: what prepares them once more comes late.
+    pub(crate) decided: RefCell<Decided>,
     pub(crate) file_locks: FileLocks,
     /// Operations this target coordinates and has not decided.
     pub(crate) undecided: RefCell<BTreeSet<OperationId>>,
@@ -103,6 +106,7 @@ impl Target {
             sessions: Sessions::default(),
             leases,
             prepared_claims: RefCell::default(),
+            decided: RefCell::default(),
             file_locks: FileLocks::default(),
             undecided: RefCell::default(),
             cleaned: RefCell::default(),

@@ -4,7 +4,7 @@ use futures_util::future::join;
 use ringfs_wire::{
     CreateNameless, Decide, Errno, FilePermissions, InodeNumber, InodeType, Lease, Link,
     MetadataDelete, MetadataLookup, OperationId, Prepare, PrepareReply, References, SessionId,
-    Step,
+    Status, Step,
 };
 
 use crate::support::{Session, create, name, run};
@@ -98,5 +98,27 @@ fn nothing_is_born_in_a_directory_whose_removal_is_decided() {
             decided.unwrap();
             assert_eq!(refused, Errno::ENOENT);
         }
+    });
+}
+
+#[test]
+fn what_is_prepared_late_is_not_carried_out_twice() {
+    run(1, |session| async move {
+        let file = session.create(create(ROOT, "f", InodeType::File, 0o644)).await;
+        for text in ["g", "h"] {
+            session.ask(ROOT, &link(file, ROOT, text)).await.unwrap();
+        }
+        let operation = OperationId { coordinator: session.home(ROOT), number: 1 };
+        let steps = vec![Step::DropLink { inode: file }];
+        let prepare = Prepare { operation, steps, holder: SessionId::default() };
+        let decide = Decide { operation, commit: true };
+        let prepared = session.ask(file, &prepare).await.unwrap();
+        assert!(matches!(prepared, PrepareReply::Prepared(_)));
+        session.ask(file, &decide).await.unwrap();
+        // The same frame, from a connection that its sender has given up.
+        let late = session.ask(file, &prepare).await.unwrap();
+        assert_eq!(late, PrepareReply::Refused(Status::Busy));
+        session.ask(file, &decide).await.unwrap();
+        assert_eq!(session.attributes(file).await.unwrap().links, 2);
     });
 }
