@@ -96,14 +96,8 @@ impl Client {
         permissions: FilePermissions,
         exclusive: bool,
     ) -> Result<OpenFile, ClientError> {
-        let result = async {
-            self.require(directory, Access::CHANGE).await?;
-            let new = NewFile { permissions, umask: 0, exclusive };
-            let (state, ..) =
-                self.create_state(directory, name, new, None, self.deadline()).await?;
-            Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
-        };
-        result.await.map_err(|error| error.during("create", entry(directory, name)))
+        let new = NewFile { permissions, umask: 0, exclusive };
+        self.create_new(directory, name, new, None).await
     }
 
     /// Creates and opens a regular file that begins with `data`, at most [`HEAD_SIZE`] bytes, in
@@ -115,12 +109,22 @@ impl Client {
         permissions: FilePermissions,
         data: impl Into<Slice>,
     ) -> Result<OpenFile, ClientError> {
-        let data = data.into();
+        let new = NewFile { permissions, umask: 0, exclusive: true };
+        let data = Some(data.into()).filter(|data| !data.is_empty());
+        self.create_new(directory, name, new, data).await
+    }
+
+    async fn create_new(
+        &self,
+        directory: InodeNumber,
+        name: &Name,
+        new: NewFile,
+        data: Option<Slice>,
+    ) -> Result<OpenFile, ClientError> {
         let result = async {
             self.require(directory, Access::CHANGE).await?;
-            let new = NewFile { permissions, umask: 0, exclusive: true };
-            let (data, deadline) = ((!data.is_empty()).then_some(data), self.deadline());
-            let (state, ..) = self.create_state(directory, name, new, data, deadline).await?;
+            let (state, ..) =
+                self.create_state(directory, name, new, data, self.deadline()).await?;
             Ok::<_, ClientError>(OpenFile::new(state, OpenMode::READ_WRITE))
         };
         result.await.map_err(|error| error.during("create", entry(directory, name)))
